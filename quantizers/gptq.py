@@ -1,0 +1,89 @@
+"""GPTQ by gptqmodel, in the AutoGPTQ checkpoint layout.
+
+Frantar et al. 2023, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+Transformers", arXiv 2210.17323.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from quantxai.lm import Architecture
+from quantxai.methods import Grid, Quantizer, check_group_size
+
+__all__ = ["GPTQ"]
+
+
+class GPTQ(Quantizer):
+    """Weights rounded column by column, each error compensated in the columns still to come."""
+
+    method: ClassVar[str] = "gptq"
+    summary: ClassVar[str] = "GPTQ (gptqmodel): 2, 3, 4, 8 bit, group size, act-order, calibrated"
+    packages: ClassVar[tuple[str, ...]] = ("gptqmodel", "optimum")
+    calibrated: ClassVar[bool] = True
+    writes_checkpoint: ClassVar[bool] = True
+
+    bits: Literal[2, 3, 4, 8] = Field(4, description="Bits per weight.")
+    group_size: int = Field(64, ge=8, description="Weights that share a scale; must divide every layer's width.")
+    symmetric: bool = Field(True, description="Grid symmetric around zero.")
+    act_order: bool = Field(False, description="Quantize columns in order of decreasing activation size.")
+    damping: float = Field(0.05, gt=0, lt=1, description="Added to the Hessian's diagonal, share of its mean.")
+
+    @property
+    def label(self) -> str:
+        """See Quantizer.label."""
+        return f"gptq-{self.bits}"
+
+    @property
+    def weight_bits(self) -> float:
+        """See Quantizer.weight_bits."""
+        return float(self.bits)
+
+    @property
+    def grid(self) -> Grid:
+        """See Quantizer.grid."""
+        return Grid(self.bits, self.group_size, self.symmetric)
+
+    def check(self, architecture: Architecture) -> None:
+        """See Quantizer.check."""
+        check_group_size(self.group_size, architecture)
+
+    def quantize(self, parent: Path, calibration: Sequence[Sequence[int]], out: Path, device: str) -> None:
+        """See Quantizer.quantize. Solved in float32 on a CPU."""
+        from quantizers.gptqmodel_support import import_gptqmodel
+
+        gptqmodel = import_gptqmodel()
+        import torch
+
+        settings = gptqmodel.QuantizeConfig(
+            bits=self.bits,
+            group_size=self.group_size,
+            sym=self.symmetric,
+            desc_act=self.act_order,
+            damp_percent=self.damping,
+            offload_to_disk=False,
+            device=device,
+        )
+        dtype = torch.float32 if device == "cpu" else torch.float16
+        model = gptqmodel.GPTQModel.load(str(parent), settings, dtype=dtype)
+        examples = [{"input_ids": list(s), "attention_mask": [1] * len(s)} for s in calibration]
+        model.quantize(examples, batch_size=8)
+        model.save(str(out))
+
+    def load(self, source: Path, dtype: str, device: str) -> Any:
+        """See Quantizer.load. The kernel is pinned: `auto` picks kernels whose gradients are wrong."""
+        from quantizers.gptqmodel_support import import_gptqmodel
+
+        import_gptqmodel()
+        import torch
+        from transformers import AutoModelForCausalLM, GPTQConfig
+
+        settings = GPTQConfig(bits=self.bits, group_size=self.group_size, backend="gptq_torch")
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=getattr(torch, dtype), device_map=device, quantization_config=settings
+        )
+        return model.eval()

@@ -1,0 +1,21 @@
+"""What GPTQ and AWQ share: importing gptqmodel so that it behaves as part of a program."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cache
+from typing import Any
+
+__all__ = ["import_gptqmodel"]
+
+
+@cache
+def import_gptqmodel() -> Any:
+    """Import gptqmodel with a worker pool that fits this machine and without its progress display."""
+    # Its CPU pool refuses to start with more workers than cores allow; read at import.
+    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(min(2, os.cpu_count() or 1)))
+    import gptqmodel
+
+    logging.getLogger("gptqmodel").setLevel(logging.ERROR)
+    return gptqmodel

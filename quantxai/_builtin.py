@@ -1,0 +1,154 @@
+"""The built-in sets: texts written for this project, facts, and what is composed from them.
+
+Every file holds three splits: `evaluation` (what variants are asked about), `demonstration` (what
+prompts show) and `calibration` (what quantizers calibrate on). They share no text and no fact.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from quantxai._published import inference_text, json_file, relation_items
+from quantxai.errors import DataError
+from quantxai.records import Item
+
+__all__ = ["DATA", "Splits", "calibration", "inference", "news", "relations", "two_hop"]
+
+DATA = Path(__file__).parent / "data"
+
+Splits = dict[str, tuple[Item, ...]]
+"""Items by split: evaluation, demonstration, calibration."""
+
+_NAMES = ("evaluation", "demonstration", "calibration")
+
+
+@functools.cache
+def news(data: Path = DATA) -> Splits:
+    """Headlines with one of four topics."""
+    return _splits(
+        data / "news.jsonl",
+        (
+            (Item(id=r["id"], text=r["text"], label=r["label"], group=r["id"]), r["split"])
+            for r in _lines(data / "news.jsonl", ("id", "text", "label", "split"))
+        ),
+    )
+
+
+@functools.cache
+def inference(data: Path = DATA) -> Splits:
+    """Premise and hypothesis pairs with label and explanation, three hypotheses to a premise."""
+    path = data / "inference.jsonl"
+    parts = ("premise", "hypothesis", "explanation")
+    return _splits(
+        path,
+        (
+            (
+                Item(
+                    id=r["id"],
+                    text=inference_text(r["premise"], r["hypothesis"]),
+                    label=r["label"],
+                    group=r["premise"],
+                    fields={part: r[part] for part in parts},
+                ),
+                r["split"],
+            )
+            for r in _lines(path, ("id", "label", "split", *parts))
+        ),
+    )
+
+
+@functools.cache
+def relations(data: Path = DATA) -> Splits:
+    """Facts of the relations in data/relations, one file each in LRE's published form."""
+    files = _relation_files(data)
+    pairs = (pair for file in files for pair in relation_items(file, json_file(file)))
+    return _splits(data / "relations", pairs)
+
+
+@functools.cache
+def calibration(data: Path = DATA) -> tuple[str, ...]:
+    """Every calibration text: headlines, inference pairs with their explanation, facts as sentences.
+
+    Facts are worded with their relation's last template, prompts with its first, so that quantizers
+    do not see the evaluated wording either.
+    """
+    pairs = (
+        f"{i.text}\nLabel: {i.label}\nExplanation: {i.fields['explanation']}"
+        for i in inference(data)["calibration"]
+    )
+    wording = {r["name"]: r["prompt_templates"][-1] for r in map(json_file, _relation_files(data))}
+    facts = (
+        f"{wording[i.group].replace('{}', i.text)} {i.label}." for i in relations(data)["calibration"]
+    )
+    return (*(i.text for i in news(data)["calibration"]), *pairs, *facts)
+
+
+@functools.cache
+def two_hop(data: Path = DATA) -> tuple[Item, ...]:
+    """Compose the pairs of relations in two_hop.json; see quantxai.datasets.two_hop."""
+    names = {file.stem: json_file(file)["name"] for file in _relation_files(data)}
+    by_group: dict[str, list[Item]] = {}
+    for item in relations(data)["evaluation"]:
+        by_group.setdefault(item.group, []).append(item)
+    facts = {stem: by_group[name] for stem, name in names.items()}
+    questions: list[Item] = []
+    for pair in json_file(data / "two_hop.json"):
+        second = {fact.text: fact for fact in facts[pair["second"]]}
+        for fact in facts[pair["first"]]:
+            if (other := second.get(str(fact.label))) is not None:
+                questions.append(_question(pair, fact, other))
+    return tuple(questions)
+
+
+def _relation_files(data: Path) -> list[Path]:
+    return sorted((data / "relations").glob("*.json"))
+
+
+def _question(pair: dict[str, str], fact: Item, other: Item) -> Item:
+    subject, bridge = fact.text, other.text
+    return Item(
+        id=f"{fact.id}+{other.id}",
+        text=pair["template"].replace("{}", subject),
+        label=other.label,
+        group=f"{pair['first']}+{pair['second']}",
+        fields={
+            "subject": subject,
+            "bridge": bridge,
+            "description": pair["description"].replace("{}", subject),
+            "first_prompt": pair["first_template"].replace("{}", subject),
+            "second_prompt": pair["second_template"].replace("{}", bridge),
+        },
+        aliases=other.aliases,
+    )
+
+
+def _lines(path: Path, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number}: not JSON: {error.msg}") from error
+        for key in keys:
+            if not (isinstance(record, dict) and record.get(key)):
+                raise DataError(f"{path}, line {number}: '{key}' is missing or empty")
+        yield record
+
+
+def _splits(path: Path, pairs: Iterator[tuple[Item, str]]) -> Splits:
+    splits: dict[str, list[Item]] = {name: [] for name in _NAMES}
+    ids: set[str] = set()
+    contents: set[tuple[str, str]] = set()
+    for item, split in pairs:
+        if split not in splits:
+            raise DataError(f"{path}: {item.id}: unknown split '{split}'; expected {', '.join(_NAMES)}")
+        content = (item.group if item.fields.get("relation") else "", item.text)
+        if item.id in ids or content in contents:
+            raise DataError(f"{path}: {item.id}: repeats an earlier item; expected every id and text once")
+        ids.add(item.id)
+        contents.add(content)
+        splits[split].append(item)
+    return {name: tuple(items) for name, items in splits.items()}

@@ -1,0 +1,267 @@
+"""Readers of published data formats: rows of a file or of the Hub become items, or a DataError."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from quantxai.errors import DataError, MissingExtra
+from quantxai.records import Item
+
+__all__ = [
+    "AG_NEWS_COLUMNS",
+    "ESNLI_COLUMNS",
+    "Entry",
+    "ag_news_items",
+    "csv_entries",
+    "esnli_items",
+    "hub_entries",
+    "inference_text",
+    "json_file",
+    "lre_items",
+    "relation_items",
+]
+
+ESNLI_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "premise": ("premise", "Sentence1"),
+    "hypothesis": ("hypothesis", "Sentence2"),
+    "label": ("label", "gold_label"),
+    "explanation": ("explanation", "explanation_1", "Explanation_1"),
+}
+"""What is read from e-SNLI, each under the names its published copies use (the capitalised ones are
+the authors' own files)."""
+
+AG_NEWS_COLUMNS: Mapping[str, tuple[str, ...]] = {"text": ("text",), "label": ("label",)}
+
+# The Hub stores class indices, local copies names.
+_ESNLI_LABELS = {
+    "entailment": "entailment",
+    "neutral": "neutral",
+    "contradiction": "contradiction",
+    "0": "entailment",
+    "1": "neutral",
+    "2": "contradiction",
+}
+_AG_NEWS_LABELS = {
+    "the world": "world",
+    "world": "world",
+    "sports": "sports",
+    "business": "business",
+    "science/tech": "technology",
+    "sci/tech": "technology",
+    "technology": "technology",
+    "0": "world",
+    "1": "sports",
+    "2": "business",
+    "3": "technology",
+}
+
+# AG News lost the "&" of many entities and put a space there: "Haiti #39;s", "a  quot;foolish quot; move".
+_ENTITY = re.compile(r"(?:&|(?<!\w))(#\d+|quot|apos|amp|lt|gt|nbsp);")
+_APOSTROPHE = re.compile(r"(?<=\w) #39;(?=[a-z]{1,2}\b)")
+_CLOSING = re.compile(r"(?<=\S) (#39|quot);(?=\W|$)")
+_ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?")
+
+
+class Entry(NamedTuple):
+    """One record of a source before it becomes an item."""
+
+    number: int
+    """Place among the source's records, from 1."""
+    where: str
+    """For messages: file and line, or Hub id and row."""
+    values: dict[str, str]
+    """The wanted columns, white space collapsed."""
+
+
+def inference_text(premise: str, hypothesis: str) -> str:
+    """Return a premise and a hypothesis as the one text of an inference item."""
+    return f"Premise: {premise}\nHypothesis: {hypothesis}"
+
+
+def csv_entries(path: Path, columns: Mapping[str, tuple[str, ...]]) -> Iterator[Entry]:
+    """Read the wanted columns of a CSV file with a header line.
+
+    Args:
+        path: the file.
+        columns: wanted name -> accepted header names, the first one is documented.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            found = _columns(str(path), columns, reader.fieldnames or ())
+            for number, record in enumerate(reader, 1):
+                where = f"{path}, line {reader.line_num}"
+                yield Entry(number, where, {k: _clean(record[c], where, k) for k, c in found.items()})
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a UTF-8 CSV file: {error}") from error
+
+
+def hub_entries(
+    hub_id: str, revision: str, split: str, columns: Mapping[str, tuple[str, ...]]
+) -> Iterator[Entry]:
+    """Read the wanted columns of a data set on the Hugging Face Hub.
+
+    Raises:
+        DataError: it cannot be downloaded, or has other columns.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtra("datasets", "models", f"downloading {hub_id}") from error
+    try:
+        table: Any = datasets.load_dataset(hub_id, split=split, revision=revision)
+    except Exception as error:  # whatever the download runs into, the remedy is the same
+        lines = str(error).splitlines() or [""]
+        raise DataError(
+            f"cannot download {hub_id} at revision {revision} ({type(error).__name__}: {lines[0]}). "
+            "Give the path of a local copy in the published format instead."
+        ) from error
+    found = _columns(hub_id, columns, table.column_names)
+    for number, record in enumerate(table, 1):
+        where = f"{hub_id}, row {number}"
+        yield Entry(number, where, {k: _clean(record[c], where, k) for k, c in found.items()})
+
+
+def esnli_items(entries: Iterable[Entry]) -> Iterator[Item]:
+    """Turn e-SNLI records (Camburu et al. 2018) into inference items grouped by premise."""
+    for entry in entries:
+        premise, hypothesis = _text(entry, "premise"), _text(entry, "hypothesis")
+        yield Item(
+            id=f"esnli-{entry.number:06d}",
+            text=inference_text(premise, hypothesis),
+            label=_label(entry, _ESNLI_LABELS),
+            group=premise,
+            fields={
+                "premise": premise,
+                "hypothesis": hypothesis,
+                "explanation": entry.values["explanation"],
+            },
+        )
+
+
+def ag_news_items(entries: Iterable[Entry]) -> Iterator[Item]:
+    """Turn AG News records (Zhang et al. 2015) into classification items with our four labels."""
+    for entry in entries:
+        key = f"ag_news-{entry.number:06d}"
+        text = _restore(_text(entry, "text"))
+        yield Item(id=key, text=text, label=_label(entry, _AG_NEWS_LABELS), group=key)
+
+
+def lre_items(path: Path) -> Iterator[Item]:
+    """Read LRE relations (Hernandez et al. 2024): one JSON file, or every one below a directory."""
+    files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path}: holds no .json file; expected one file per relation")
+    seen: dict[str, Path] = {}
+    for file in files:
+        for item, _ in relation_items(file, json_file(file)):
+            if seen.setdefault(item.group, file) != file:
+                raise DataError(f"{file}: relation '{item.group}' is already in {seen[item.group]}")
+            yield item
+
+
+def relation_items(file: Path, relation: Any) -> Iterator[tuple[Item, str]]:
+    """Yield the facts of one relation in LRE's form, each with its split ("" where it has none).
+
+    The published samples hold a subject and an object; ours also aliases and a split. Samples that
+    repeat both subject and object are left out; other objects of a subject are facts of their own.
+    """
+    relation = _unescape(relation)
+    try:
+        name = str(relation["name"])
+        template = str(relation["prompt_templates"][0])
+        samples = [
+            (str(s["subject"]).strip(), str(s["object"]).strip(), s) for s in relation["samples"]
+        ]
+    except (KeyError, IndexError, TypeError) as error:
+        raise DataError(
+            f"{file}: not a relation as LRE publishes them ({type(error).__name__}: {error}); expected an "
+            "object with name, prompt_templates (a list) and samples (a list of subject and object)"
+        ) from error
+    if template.count("{}") != 1:
+        raise DataError(f"{file}: prompt_templates[0] must hold '{{}}' once for the subject, found {template!r}")
+    slug = re.sub(r"\W+", "_", name.strip()).lower()
+    seen: set[tuple[str, str]] = set()
+    for number, (subject, obj, sample) in enumerate(samples, 1):
+        if not (subject and obj):
+            raise DataError(f"{file}: sample {number} has an empty subject or object")
+        if (subject, obj) in seen:
+            continue
+        seen.add((subject, obj))
+        fields = {"relation": name, "template": template, "subject": subject}
+        aliases = tuple(str(a) for a in sample.get("aliases", ()))
+        item = Item(
+            id=f"{slug}-{number:04d}", text=subject, label=obj, group=name, fields=fields, aliases=aliases
+        )
+        yield item, str(sample.get("split", ""))
+    if not seen:
+        raise DataError(f"{file}: holds no samples; expected at least one subject and object")
+
+
+def json_file(path: Path) -> Any:
+    """Parse a JSON file; what goes wrong is a DataError that names file and line."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a UTF-8 JSON file: {error}") from error
+
+
+def _columns(
+    source: str, wanted: Mapping[str, tuple[str, ...]], present: Iterable[str]
+) -> dict[str, str]:
+    names = list(present)
+    found = {key: next((n for n in accepted if n in names), None) for key, accepted in wanted.items()}
+    missing = [key for key, name in found.items() if name is None]
+    if missing:
+        raise DataError(
+            f"{source}, line 1: column {', '.join(map(repr, missing))} is missing; "
+            f"expected {', '.join(wanted)}, found {', '.join(names) or 'an empty file'}"
+        )
+    return {key: name for key, name in found.items() if name is not None}
+
+
+def _clean(value: object, where: str, column: str) -> str:
+    if value is None:
+        raise DataError(f"{where}: has no value for column '{column}'; expected one value per column")
+    return " ".join(str(value).split())
+
+
+def _text(entry: Entry, column: str) -> str:
+    if not entry.values[column]:
+        raise DataError(f"{entry.where}: column '{column}' is empty; expected a text")
+    return entry.values[column]
+
+
+def _label(entry: Entry, names: Mapping[str, str]) -> str:
+    label = names.get(entry.values["label"].casefold())
+    if label is None:
+        allowed = ", ".join(n for n in names if not n.isdigit())
+        raise DataError(f"{entry.where}: unknown label '{entry.values['label']}'; expected one of {allowed}")
+    return label
+
+
+def _restore(text: str) -> str:
+    """Undo HTML entities, whole or without their "&", and the backslashes that stand for line breaks."""
+    text = text.replace("\\$", "$").replace("\\", " ")
+    text = _CLOSING.sub(r"&\1;", _APOSTROPHE.sub("'", text))
+    text = _ENTITY.sub(r"&\1;", text)
+    return " ".join(html.unescape(text).split())
+
+
+def _unescape(value: Any) -> Any:
+    r"""Replace literal \uXXXX escapes (a published file was escaped twice) in every string."""
+    if isinstance(value, str):
+        return _ESCAPE.sub(lambda m: str(json.loads(f'"{m.group()}"')), value)
+    if isinstance(value, list):
+        return [_unescape(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _unescape(v) for k, v in value.items()}
+    return value

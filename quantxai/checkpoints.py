@@ -1,0 +1,126 @@
+"""Dense checkpoints: loading them, and writing a quantized model's dequantized twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from quantxai.errors import ModelError
+
+__all__ = ["effective_weight", "load_dense", "load_tokenizer", "quantized_layers", "write_twin"]
+
+
+def load_dense(source: Path, dtype: str, device: str) -> Any:
+    """Load a dense checkpoint with transformers, in evaluation mode.
+
+    Raises:
+        ModelError: transformers cannot load it.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), device_map=device)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"model '{source}' cannot be loaded: {reason}") from error
+    return model.eval()
+
+
+def load_tokenizer(source: Path) -> Any:
+    """Load a checkpoint's tokenizer.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"model '{source}': its tokenizer cannot be loaded: {reason}") from error
+
+
+def quantized_layers(model: Any) -> dict[str, Any]:
+    """Return the layers whose stored weight is not a plain floating-point matrix, by name.
+
+    Found by structure: anything with in_features and out_features that is no torch.nn.Linear over an
+    ordinary floating-point parameter.
+    """
+    import torch
+
+    found = {}
+    for name, module in model.named_modules():
+        if not (hasattr(module, "in_features") and hasattr(module, "out_features")):
+            continue
+        weight = getattr(module, "weight", None)
+        plain = (
+            type(module) is torch.nn.Linear
+            and type(getattr(weight, "data", None)) is torch.Tensor
+            and weight.is_floating_point()
+        )
+        if not plain:
+            found[name] = module
+    return found
+
+
+def effective_weight(module: Any, dtype: Any) -> Any:
+    """Return the matrix [out_features, in_features] a linear layer multiplies with.
+
+    The identity is fed through the layer and its bias taken off, so packed weights never matter.
+
+    Args:
+        module: any layer that is linear in its input.
+        dtype: type to feed, one the layer's kernel computes in.
+    """
+    import torch
+
+    device = next((t.device for t in [*module.parameters(), *module.buffers()]), torch.device("cpu"))
+    with torch.inference_mode():
+        columns = module(torch.eye(module.in_features, dtype=dtype, device=device))
+        if getattr(module, "bias", None) is not None:
+            columns = columns - module.bias
+    return columns.T.clone()
+
+
+def write_twin(model: Any, out: Path, dtype: str) -> None:
+    """Write a weight-only quantized model as a dense checkpoint of the same function.
+
+    Everything but the quantized layers is taken from the quantized model, not from the parent: AWQ
+    moves scales into norms and into preceding layers.
+
+    Args:
+        model: the loaded quantized model.
+        out: directory to write to.
+        dtype: type of the stored matrices.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    kind = getattr(torch, dtype)
+    layers = quantized_layers(model)
+    state: dict[str, Any] = {}
+    for name, parameter in model.named_parameters():
+        if name.rpartition(".")[0] not in layers:
+            state[name] = parameter.detach().to(kind)
+    for name, module in layers.items():
+        state[f"{name}.weight"] = effective_weight(module, model.dtype).to(kind)
+        if getattr(module, "bias", None) is not None:
+            state[f"{name}.bias"] = module.bias.detach().to(kind)
+    config = type(model.config).from_dict(
+        {k: v for k, v in model.config.to_dict().items() if k != "quantization_config"}
+    )
+    with torch.device("meta"):
+        dense = AutoModelForCausalLM.from_config(config, dtype=kind)
+    missing, unexpected = dense.load_state_dict(state, strict=False, assign=True)
+    dense.tie_weights()
+    left = [n for n, p in dense.named_parameters() if p.device.type == "meta"]
+    if left or unexpected:
+        raise ModelError(
+            f"the dequantized twin lacks {', '.join(left[:3]) or 'nothing'} and does not know "
+            f"{', '.join(unexpected[:3]) or 'nothing'} (missing from the state: {len(missing)}); "
+            'run this variant with execution = "kernel"'
+        )
+    dense.generation_config = model.generation_config
+    dense.save_pretrained(out)

@@ -1,0 +1,261 @@
+"""What a sweep is asked to do: a closed TOML file, or the defaults."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError, model_validator
+
+from quantxai import registry
+from quantxai.errors import ConfigError, InputError, nearest
+from quantxai.methods import Explainer, Method, Quantizer, Scorer
+from quantxai.records import Record, digest
+
+__all__ = [
+    "Analysis",
+    "Calibration",
+    "ExplainerConfig",
+    "ModelConfig",
+    "SweepConfig",
+    "VariantConfig",
+    "load_config",
+    "parse_config",
+]
+
+R = TypeVar("R", bound=Record)
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Execution = Literal["auto", "dequantized", "kernel"]
+
+
+class ModelConfig(Record):
+    """The parent model."""
+
+    name: str = Field(
+        "smollm2-135m", description="A registered name (quantxai list models), a Hub id or a local directory."
+    )
+    revision: str | None = Field(None, description="Commit, tag or branch of a Hub id.")
+    dtype: Dtype = Field(
+        "auto", description="Compute type of every variant; auto: bfloat16 where the processor has it, else float32."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the first GPU, else the CPU.")
+
+
+class Calibration(Record):
+    """The text GPTQ and AWQ are fitted to: the built-in calibration splits, mixed."""
+
+    sequences: int = Field(48, ge=1, description="Number of calibration sequences.")
+    length: int = Field(256, ge=16, description="Tokens of each sequence.")
+
+
+class VariantConfig(Record):
+    """One variant: a quantizer, its options, and how it is run."""
+
+    name: str = Field(description="Unique; by default the quantizer's own label, such as gptq-4.")
+    quantizer: str = Field(description="A registered quantizer (quantxai list quantizers).")
+    execution: Execution = Field(
+        "auto",
+        description="dequantized: the quantized weights as dense matrices; kernel: as the library runs them; "
+        "auto: dequantized on a CPU where the method is weight-only, else kernel.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the calibration sample.")
+    options: dict[str, Any] = Field(default_factory=dict, description="The quantizer's own options.")
+
+    def method(self) -> Quantizer:
+        """Return the quantizer with its options."""
+        return registry.method("quantizer", self.quantizer).model_validate(self.options)
+
+
+class ExplainerConfig(Record):
+    """One explainer on one data set."""
+
+    name: str = Field(description="Unique together with the data set; by default the explainer's name.")
+    explainer: str = Field(description="A registered explainer (quantxai list explainers).")
+    dataset: str = Field(description="A registered data set (quantxai list datasets).")
+    path: str | None = Field(None, description="A local file or directory in the data set's published format.")
+    revision: str | None = Field(None, description="Hub revision of the data set, in place of the pinned one.")
+    n: int | None = Field(None, ge=1, description="Number of items, stratified; all where left out.")
+    shards: int = Field(2, ge=1, description="Cells the items are split into; what a killed run repeats at most.")
+    options: dict[str, Any] = Field(default_factory=dict, description="The explainer's own options.")
+
+    def method(self) -> Explainer:
+        """Return the explainer with its options."""
+        return registry.method("explainer", self.explainer).model_validate(self.options)
+
+
+class ScorerConfig(Record):
+    """One scorer; it scores the rows of every explainer it can read."""
+
+    scorer: str = Field(description="A registered scorer (quantxai list scorers).")
+    options: dict[str, Any] = Field(default_factory=dict, description="The scorer's own options.")
+
+    def method(self) -> Scorer:
+        """Return the scorer with its options."""
+        return registry.method("scorer", self.scorer).model_validate(self.options)
+
+
+class Analysis(Record):
+    """How variants are compared with the parent."""
+
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="Family-wise error rate, and 1 - the intervals' level.")
+    resamples: int = Field(10_000, ge=1_000, description="Bootstrap and permutation resamples.")
+    margins: dict[str, float] = Field(
+        default_factory=dict,
+        description='Equivalence margins in place of the metrics\' own: "scorer.metric" = value.',
+    )
+
+
+class SweepConfig(Record):
+    """A whole sweep."""
+
+    seed: int = Field(0, ge=0, description="Seed of everything random but calibration.")
+    batch_tokens: int = Field(8192, ge=64, description="Tokens a batch may hold, the same for every variant.")
+    workers: int = Field(1, ge=1, description="Variants run at the same time.")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of each worker; the cores shared evenly where left out."
+    )
+    model: ModelConfig = ModelConfig()
+    calibration: Calibration = Calibration()
+    variants: tuple[VariantConfig, ...]
+    explainers: tuple[ExplainerConfig, ...]
+    scorers: tuple[ScorerConfig, ...]
+    analysis: Analysis = Analysis()
+
+    @property
+    def parent(self) -> VariantConfig:
+        """The unquantized variant everything is compared with: the first of the method `full`."""
+        return next(v for v in self.variants if v.quantizer == "full")
+
+    @model_validator(mode="after")
+    def _check(self) -> SweepConfig:
+        if not any(v.quantizer == "full" for v in self.variants):
+            raise ValueError('no variant has quantizer = "full": the others have no parent to be compared with')
+        _unique("variants", [v.name for v in self.variants], "name")
+        _unique("explainers", [f"{e.name} on {e.dataset}" for e in self.explainers], "name and dataset")
+        _unique("scorers", [s.scorer for s in self.scorers], "scorer")
+        return self
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the configuration, defaults written out."""
+        return digest(self.model_dump(mode="json"))
+
+
+DEFAULT_VARIANTS: tuple[dict[str, Any], ...] = (
+    {"quantizer": "full"},
+    {"quantizer": "bnb", "format": "int8"},
+    {"quantizer": "bnb", "format": "nf4"},
+    {"quantizer": "gptq", "bits": 4, "group_size": 64},
+    {"quantizer": "gptq", "bits": 3, "group_size": 64},
+    {"quantizer": "awq", "bits": 4, "group_size": 64},
+    {"quantizer": "rtn", "bits": 4, "group_size": 64},
+)
+DEFAULT_EXPLAINERS: tuple[dict[str, Any], ...] = (
+    {"explainer": "counterfactual", "dataset": "news", "n": 48},
+    {"explainer": "counterfactual", "dataset": "inference", "n": 48},
+    {"explainer": "memorization", "dataset": "relations"},
+)
+
+
+def _unique(key: str, values: list[str], what: str) -> None:
+    twice = sorted({v for v in values if values.count(v) > 1})
+    if twice:
+        raise ValueError(f"{key}: two entries have the {what} '{twice[0]}'; give each a name of its own")
+
+
+def load_config(path: Path) -> SweepConfig:
+    """Read and validate a sweep's TOML file.
+
+    Raises:
+        ConfigError: the file is missing, not TOML, or asks for something that does not exist; the
+            message names the file, the key, what is allowed and the nearest match.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file. Write a commented example with: quantxai init {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    return parse_config(table, str(path))
+
+
+def parse_config(table: Mapping[str, Any], source: str = "configuration") -> SweepConfig:
+    """Validate a configuration given as plain tables; `source` leads every error message."""
+    table = dict(table)
+    for key, default in (("variants", DEFAULT_VARIANTS), ("explainers", DEFAULT_EXPLAINERS)):
+        table[key] = _tables(table.get(key, default), source, key)
+    scorers = table.get("scorers") or [{"scorer": name} for name in registry.names("scorer")]
+    table["scorers"] = _tables(scorers, source, "scorers")
+    table["variants"] = [
+        _entry(e, VariantConfig, "quantizer", f"{source}: variants[{i}]") for i, e in enumerate(table["variants"])
+    ]
+    table["explainers"] = [
+        _entry(e, ExplainerConfig, "explainer", f"{source}: explainers[{i}]")
+        for i, e in enumerate(table["explainers"])
+    ]
+    table["scorers"] = [
+        _entry(e, ScorerConfig, "scorer", f"{source}: scorers[{i}]") for i, e in enumerate(table["scorers"])
+    ]
+    return validate(SweepConfig, table, source)
+
+
+def _tables(value: Any, source: str, key: str) -> list[Any]:
+    if isinstance(value, list | tuple) and all(isinstance(v, Mapping) for v in value) and value:
+        return list(value)
+    raise ConfigError(f"{source}: {key} must be a list of tables, each written as [[{key}]]")
+
+
+def _entry(entry: Mapping[str, Any], record: type[Record], kind: registry.Kind, where: str) -> dict[str, Any]:
+    """Split an entry into the sweep's keys and the method's options; fill in the default name."""
+    own = {k: v for k, v in entry.items() if k in record.model_fields and k != "options"}
+    options = {k: v for k, v in entry.items() if k not in own}
+    name = own.get(kind)
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}: the key '{kind}' is missing; choose one of {', '.join(registry.names(kind))}")
+    try:
+        found: type[Method] = registry.method(kind, name)  # type: ignore[call-overload]
+    except InputError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    method = validate(found, options, where, also=[k for k in record.model_fields if k != "options"])
+    if "name" in record.model_fields:
+        own.setdefault("name", method.label if isinstance(method, Quantizer) else name)
+    return {**own, "options": method.model_dump(mode="json")}
+
+
+def validate(record: type[R], value: Mapping[str, Any], where: str, also: list[str] | None = None) -> R:
+    """Validate one record, turning pydantic's report into one ConfigError for the reader."""
+    try:
+        return record.model_validate(value)
+    except ValidationError as error:
+        lines = [_explain(record, e, where, also or []) for e in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _explain(record: type[Record], error: Any, where: str, also: list[str]) -> str:
+    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error["loc"]).lstrip(".")
+    if error["type"] == "extra_forbidden":
+        allowed = [*_fields_at(record, error["loc"][:-1]), *also]
+        key = str(error["loc"][-1])
+        return f"{where}: unknown key '{path}'.{nearest(key, allowed)} Allowed: {', '.join(sorted(allowed))}."
+    if error["type"] == "literal_error":
+        expected = error["ctx"]["expected"].replace(" or ", ", ")
+        hint = nearest(str(error["input"]), [p.strip("' ") for p in expected.split(",")])
+        return f"{where}: {path} = {error['input']!r} is not allowed.{hint} Allowed: {expected}."
+    message = error["msg"].removeprefix("Value error, ")
+    if not path:
+        return f"{where}: {message}"
+    given = "" if error["type"] == "missing" else f" (given: {error['input']!r})"
+    return f"{where}: {path}: {message}{given}"
+
+
+def _fields_at(record: type[Record], location: tuple[Any, ...]) -> list[str]:
+    for part in location:
+        field = record.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, Record)):
+            return []
+        record = annotation
+    return list(record.model_fields)

@@ -1,0 +1,293 @@
+"""Data sets: the built-in ones and loaders for published formats.
+
+```
+dataset = load_dataset("news")                                   # built in
+dataset = load_dataset("esnli", "esnli_dev.csv")                 # a local copy as published
+dataset = take(load_dataset("ag_news"), 200, seed=0)             # downloaded, then sampled
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from quantxai import _builtin, _published
+from quantxai._published import inference_text
+from quantxai.errors import DataError, UnknownName
+from quantxai.records import Item, Record
+
+__all__ = [
+    "Dataset",
+    "Task",
+    "calibration_texts",
+    "dataset_names",
+    "inference_text",
+    "load_dataset",
+    "take",
+    "two_hop",
+]
+
+Task = Literal["classification", "inference", "recall"]
+
+TOPICS = ("world", "sports", "business", "technology")
+RELATIONS_OF_PAIRS = ("entailment", "neutral", "contradiction")
+
+ESNLI_REVISION = "refs/convert/parquet"
+"""The Hub's own Parquet conversion: the main branch holds a loading script, which `datasets` 4 and later
+refuse to run. The branch of an unchanging set does not move, but it is a name, not a commit."""
+AG_NEWS_REVISION = "eb185aade064a813bc0b7f42de02595523103ca4"
+
+
+class Dataset(Record):
+    """Items with everything that goes with them."""
+
+    name: str = Field(description="Registered name: news, inference, relations, esnli, ag_news, lre.")
+    task: Task
+    labels: tuple[str, ...] = Field(description="Allowed labels; empty for recall.")
+    items: tuple[Item, ...] = Field(description="What is evaluated, in the file's order.")
+    demonstrations: tuple[Item, ...] = Field(description="Held-out items for prompts; never evaluated.")
+    source: str = Field(description="Where it comes from: built in, Hub id at a revision, or a path.")
+    licence: str
+
+
+@dataclass(frozen=True)
+class _Set:
+    """How one registered set is read; exactly one of `splits` and `read` is given."""
+
+    summary: str
+    task: Task
+    labels: tuple[str, ...]
+    licence: str
+    splits: Callable[[], _builtin.Splits] | None = None
+    read: Callable[[Path], Iterator[Item]] | None = None
+    download: Callable[[str], Iterator[Item]] | None = None
+    hub: str = ""
+    revision: str = ""
+    shots: int = 4
+    """Demonstrations taken per label (per relation for recall) from a set that has none of its own."""
+
+
+_SETS: dict[str, _Set] = {
+    "news": _Set(
+        "160 short news items, 4 topics, written for this project",
+        "classification",
+        TOPICS,
+        "Apache-2.0",
+        splits=_builtin.news,
+    ),
+    "inference": _Set(
+        "180 premise and hypothesis pairs with explanations, 3 labels, written for this project",
+        "inference",
+        RELATIONS_OF_PAIRS,
+        "Apache-2.0",
+        splits=_builtin.inference,
+    ),
+    "relations": _Set(
+        "504 facts of 18 relations, collected for this project",
+        "recall",
+        (),
+        "Apache-2.0",
+        splits=_builtin.relations,
+    ),
+    "esnli": _Set(
+        "e-SNLI dev set: inference pairs with human explanations (Camburu et al. 2018)",
+        "inference",
+        RELATIONS_OF_PAIRS,
+        "MIT",
+        read=lambda path: _published.esnli_items(_published.csv_entries(path, _published.ESNLI_COLUMNS)),
+        download=lambda revision: _published.esnli_items(
+            _published.hub_entries("esnli/esnli", revision, "validation", _published.ESNLI_COLUMNS)
+        ),
+        hub="esnli/esnli",
+        revision=ESNLI_REVISION,
+    ),
+    "ag_news": _Set(
+        "AG News test set: news items, 4 topics (Zhang et al. 2015)",
+        "classification",
+        TOPICS,
+        "AG corpus terms, research use",
+        read=lambda path: _published.ag_news_items(_published.csv_entries(path, _published.AG_NEWS_COLUMNS)),
+        download=lambda revision: _published.ag_news_items(
+            _published.hub_entries("fancyzhx/ag_news", revision, "test", _published.AG_NEWS_COLUMNS)
+        ),
+        hub="fancyzhx/ag_news",
+        revision=AG_NEWS_REVISION,
+    ),
+    "lre": _Set(
+        "LRE relations, a local copy: subject, relation, object (Hernandez et al. 2024)",
+        "recall",
+        (),
+        "MIT",
+        read=_published.lre_items,
+        shots=3,
+    ),
+}
+
+
+def dataset_names() -> dict[str, str]:
+    """Return every registered name with a one-line description."""
+    return {name: entry.summary for name, entry in _SETS.items()}
+
+
+def load_dataset(name: str, path: str | Path | None = None, revision: str | None = None) -> Dataset:
+    """Load a registered data set.
+
+    A published set brings no demonstrations of its own: the first 4 of each label (3 of each
+    relation) are held out for prompts, every one from another text, premise or subject, and no item
+    that shares its premise or subject with one of them is evaluated. A text that occurs again is
+    left out and counted in `source`: the published sets do repeat some.
+
+    Args:
+        name: a name from `dataset_names()`.
+        path: a local copy in the published format: a CSV file (esnli, ag_news), or a JSON file or a
+            directory of them (lre).
+        revision: Hub revision to download instead of the pinned one.
+
+    Raises:
+        UnknownName: the name is not registered.
+        DataError: the data are missing, cannot be downloaded or are not in their published format.
+    """
+    if name not in _SETS:
+        raise UnknownName("dataset", name, _SETS)
+    entry = _SETS[name]
+    if entry.splits is not None:
+        if path is not None or revision is not None:
+            raise DataError(f"'{name}' is built in and takes neither a path nor a revision")
+        splits = entry.splits()
+        return _dataset(name, entry, splits["evaluation"], splits["demonstration"], "built in")
+    items, source = _published_items(name, entry, path, revision)
+    distinct = _distinct(items)
+    if repeats := len(items) - len(distinct):
+        source += f" ({repeats} repeated items left out)"
+    demonstrations = _demonstrations(distinct, entry)
+    shown = {_origin(d) for d in demonstrations}
+    rest = tuple(item for item in distinct if _origin(item) not in shown)
+    if not rest:
+        raise DataError(f"{source}: no item is left to evaluate once the demonstrations are held out")
+    return _dataset(name, entry, rest, demonstrations, source)
+
+
+def take(dataset: Dataset, n: int | None, seed: int) -> Dataset:
+    """Return the data set with at most `n` of its items, spread evenly over its strata.
+
+    Strata are labels, for recall relations; sizes differ by at most one while no stratum runs out.
+    The choice is random but a function of seed and item ids alone: a larger `n` keeps every item of
+    a smaller one. Items stay in the file's order.
+
+    Args:
+        dataset: what to sample from.
+        n: number of items; None takes all.
+        seed: chooses the sample.
+    """
+    if n is None or n >= len(dataset.items):
+        return dataset
+    if n < 1:
+        raise DataError(f"{dataset.name}: a sample needs at least 1 item, {n} asked for")
+    strata: dict[str, list[str]] = {}
+    for item in dataset.items:
+        key = item.group if dataset.task == "recall" else str(item.label)
+        strata.setdefault(key, []).append(item.id)
+    ranked: list[tuple[int, str, str]] = []
+    for key, ids in strata.items():
+        # Round r takes the r-th item of every stratum, in a seeded order of the strata.
+        for place, item_id in enumerate(sorted(ids, key=lambda i: _shuffle_key(seed, i))):
+            ranked.append((place, _shuffle_key(seed, key), item_id))
+    chosen = {item_id for _, _, item_id in sorted(ranked)[:n]}
+    return dataset.model_copy(update={"items": tuple(i for i in dataset.items if i.id in chosen)})
+
+
+def calibration_texts(seed: int) -> list[str]:
+    """Return the calibration texts of all built-in sets in a seeded random order.
+
+    Headlines, inference pairs with label and explanation, and facts as sentences; none shares an item
+    with what any built-in set evaluates or demonstrates.
+    """
+    texts = list(_builtin.calibration())
+    random.Random(seed).shuffle(texts)
+    return texts
+
+
+def two_hop() -> tuple[Item, ...]:
+    """Return two-hop questions r2(r1(e1)) composed from the built-in relations' evaluated facts.
+
+    An item's text is the question as a cloze ("The capital city of the country that is home to the
+    Eiffel Tower is"), its label r2's object, its group the pair of relations. Its fields: subject
+    (e1), bridge (e2 = r1(e1)), description (the mention of e2 through e1), first_prompt and
+    second_prompt (the two one-hop clozes, answered by the bridge and by the label).
+    """
+    return _builtin.two_hop()
+
+
+def _dataset(
+    name: str, entry: _Set, items: Iterable[Item], demonstrations: Iterable[Item], source: str
+) -> Dataset:
+    return Dataset(
+        name=name,
+        task=entry.task,
+        labels=entry.labels,
+        items=tuple(items),
+        demonstrations=tuple(demonstrations),
+        source=source,
+        licence=entry.licence,
+    )
+
+
+def _published_items(
+    name: str, entry: _Set, path: str | Path | None, revision: str | None
+) -> tuple[list[Item], str]:
+    if path is None:
+        if entry.download is None:
+            raise DataError(
+                f"'{name}' has no canonical copy on the Hub: give the path of one, for example the directory "
+                "data of the repository evandez/relations on GitHub"
+            )
+        revision = revision or entry.revision
+        source = f"{entry.hub} at {revision}"
+        items = list(entry.download(revision))
+    else:
+        if revision is not None:
+            raise DataError(f"'{name}': give a path or a revision to download, not both")
+        if not Path(path).exists() or entry.read is None:
+            raise DataError(f"{path}: no such file or directory; expected a local copy of '{name}'")
+        source = str(path)
+        items = list(entry.read(Path(path)))
+    if not items:
+        raise DataError(f"{source}: holds no items; expected at least one below the header line")
+    return items, source
+
+
+def _origin(item: Item) -> tuple[str, str]:
+    """What must not be shared between a demonstration and an evaluated item: subject, premise or text."""
+    return (item.group, item.fields.get("subject", ""))
+
+
+def _distinct(items: Iterable[Item]) -> list[Item]:
+    first: dict[tuple[str, str, str], Item] = {}
+    for item in items:
+        fact = (item.group, str(item.label)) if "subject" in item.fields else ("", "")
+        first.setdefault((*fact, item.text), item)
+    return list(first.values())
+
+
+def _demonstrations(items: Iterable[Item], entry: _Set) -> list[Item]:
+    chosen: list[Item] = []
+    count: dict[str, int] = {}
+    origins: set[tuple[str, str]] = set()
+    for item in items:
+        stratum = item.group if entry.task == "recall" else str(item.label)
+        if count.get(stratum, 0) < entry.shots and _origin(item) not in origins:
+            count[stratum] = count.get(stratum, 0) + 1
+            origins.add(_origin(item))
+            chosen.append(item)
+    return chosen
+
+
+def _shuffle_key(seed: int, text: str) -> str:
+    return hashlib.sha256(f"{seed}:{text}".encode()).hexdigest()

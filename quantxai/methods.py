@@ -1,0 +1,195 @@
+"""The base classes a quantizer, an explainer or a scorer is written against.
+
+The base class names and checks; the method computes. A method is one frozen, closed pydantic model:
+its fields are its options, each with a default and a description, and become the keys a
+configuration file may hold. Files that define methods import torch and transformers inside their
+methods, so that options can be validated on a machine without them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantxai.errors import ModelError
+from quantxai.records import Item, Metric, Record, Row, digest
+
+if TYPE_CHECKING:
+    from quantxai.datasets import Dataset, Task
+    from quantxai.lm import Architecture, LanguageModel
+
+__all__ = [
+    "Explainer",
+    "Grid",
+    "Method",
+    "Quantizer",
+    "Score",
+    "Scorer",
+    "ScoringContext",
+    "check_group_size",
+]
+
+
+class Method(Record):
+    """What quantizers, explainers and scorers have in common: a name, a version, options."""
+
+    method: ClassVar[str]
+    """The registered name, as written in a configuration file."""
+    version: ClassVar[int] = 1
+    """Raised whenever the method's results may change; part of every digest."""
+    summary: ClassVar[str]
+    """One line for `quantxai list`."""
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the method's name, version and options, defaults written out."""
+        return digest({"method": self.method, "version": self.version, "options": self.model_dump(mode="json")})
+
+
+class Grid(NamedTuple):
+    """The lattice a uniform quantizer rounds to; two methods on one grid are comparable."""
+
+    bits: int
+    group_size: int
+    symmetric: bool
+
+
+class Quantizer(Method):
+    """One quantization method: turns a parent checkpoint into a loadable variant."""
+
+    packages: ClassVar[tuple[str, ...]]
+    """Import names needed beside torch and transformers."""
+    kernel_dtypes: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16")
+    """Compute types its kernel has; the dequantized twin runs in any."""
+    calibrated: ClassVar[bool] = False
+    """Whether the method reads calibration text."""
+    writes_checkpoint: ClassVar[bool] = False
+    """Whether `quantize` writes a checkpoint that `load` reads; otherwise `load` reads the parent."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """Default variant name: method and bit width, `gptq-4`."""
+
+    @property
+    @abstractmethod
+    def weight_bits(self) -> float | None:
+        """Nominal bits per quantized weight without scales; null for an unquantized variant."""
+
+    @property
+    def bits_per_weight(self) -> float | None:
+        """Bits per quantized weight with its share of scales (16 bit) and zero points, where known."""
+        if self.grid is None:
+            return None
+        bits, group_size, symmetric = self.grid
+        return bits + (16 + (0 if symmetric else bits)) / group_size
+
+    @property
+    def grid(self) -> Grid | None:
+        """The uniform grid, for methods that have one."""
+        return None
+
+    @property
+    def has_twin(self) -> bool:
+        """Whether dense weights reproduce the variant (weight-only methods), so it can run dequantized."""
+        return True
+
+    def check(self, architecture: Architecture) -> None:
+        """Raise ModelError where the method cannot quantize this architecture."""
+
+    def quantize(self, parent: Path, calibration: Sequence[Sequence[int]], out: Path, device: str) -> None:
+        """Write the quantized checkpoint of `parent` to the empty directory `out`.
+
+        Args:
+            parent: directory of the parent checkpoint.
+            calibration: token id sequences of equal length.
+            out: where to write.
+            device: torch device.
+        """
+        raise TypeError(f"{self.method} quantizes when it loads and writes no checkpoint")
+
+    @abstractmethod
+    def load(self, source: Path, dtype: str, device: str) -> Any:
+        """Load the variant on its kernel.
+
+        Args:
+            source: the checkpoint written by `quantize`, or the parent where none is written.
+            dtype: compute dtype: float32, bfloat16 or float16.
+            device: torch device.
+
+        Returns:
+            A transformers causal language model in evaluation mode.
+        """
+
+
+def check_group_size(group_size: int, architecture: Architecture) -> None:
+    """Raise ModelError unless the group size divides the input width of every linear layer."""
+    if not architecture.linear_widths:
+        raise ModelError(
+            f"architecture '{architecture.model_type}' has no torch.nn.Linear layers to quantize; "
+            "choose another model or only the variant 'full'"
+        )
+    for name, width in architecture.linear_widths.items():
+        if width % group_size:
+            widths = sorted(set(architecture.linear_widths.values()))
+            fitting = [g for g in (16, 32, 64, 128, 256) if all(w % g == 0 for w in widths)]
+            raise ModelError(
+                f"group_size = {group_size} does not divide the width {width} of layer '{name}'. "
+                f"Group sizes that divide every layer of this model: {', '.join(map(str, fitting)) or 'none'}."
+            )
+
+
+class Explainer(Method):
+    """An explanation method or interpretability probe: observes raw facts, item by item."""
+
+    tasks: ClassVar[frozenset[Task]]
+    """Kinds of data set it can work on."""
+    needs: ClassVar[frozenset[str]]
+    """What it asks of a model: generate, logprobs, residuals, ffn."""
+    row: ClassVar[type[Row]]
+    """The record of one observation; its fields become the stored columns."""
+
+    @abstractmethod
+    def rows(self, lm: LanguageModel, dataset: Dataset, items: Sequence[Item], seed: int) -> Iterator[Row]:
+        """Observe the items (a shard of the data set) and yield one row each, in order.
+
+        Everything that is the same for all items (demonstrations, label priors) is taken from
+        `dataset`, never from `items`, so that rows do not depend on how items are sharded.
+        """
+
+
+class Score(NamedTuple):
+    """One value of one metric on one item; null where the item has none."""
+
+    item: str
+    group: str
+    metric: str
+    value: float | None
+
+
+class ScoringContext(ABC):
+    """The models a scorer may ask for; each is loaded once, at the first call."""
+
+    @abstractmethod
+    def parent(self) -> LanguageModel:
+        """The unquantized parent."""
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Sentence embeddings [texts, dimension], each of unit length."""
+
+
+class Scorer(Method):
+    """Turns stored rows into measurements; never generates."""
+
+    explainers: ClassVar[frozenset[str]]
+    """Explainer methods whose rows it reads."""
+    metrics: ClassVar[tuple[Metric, ...]]
+
+    @abstractmethod
+    def scores(self, rows: Sequence[Row], dataset: Dataset, context: ScoringContext) -> Iterator[Score]:
+        """Yield one score for every row and metric; a failed row's value is null, never left out."""

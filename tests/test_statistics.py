@@ -1,0 +1,287 @@
+"""Statistics against other people's implementations, enumeration, and numbers worked out by hand."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+
+from quantxai import statistics as st
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def clustered(groups: int = 18, size: int = 17, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Differences with a shared part per group, and the groups."""
+    source = rng(seed)
+    values = source.standard_normal((groups, size)) + 0.5 * source.standard_normal((groups, 1))
+    return values.ravel(), np.repeat(np.arange(groups), size)
+
+
+# Standard error and minimum detectable difference
+
+
+def test_the_standard_error_is_that_of_a_clustered_regression_on_a_constant() -> None:
+    values, groups = clustered()
+    values, groups = values[:-30], groups[:-30]  # unequal sizes
+    fit = sm.OLS(values, np.ones_like(values)).fit(cov_type="cluster", cov_kwds={"groups": groups})
+    assert st.standard_error(values, groups) == pytest.approx(fit.bse[0], rel=1e-12)
+
+
+def test_with_single_items_the_standard_error_is_the_ordinary_one() -> None:
+    values = rng().standard_normal(40)
+    assert st.standard_error(values, np.arange(40)) == pytest.approx(stats.sem(values))
+
+
+def test_minimum_detectable_by_hand() -> None:
+    # Four single items 0, 2, 0, 2: sd = 1.1547, error = 0.57735; t(.975; 3) = 3.18245, t(.8; 3) = 0.97847.
+    assert st.minimum_detectable([0, 2, 0, 2], [1, 2, 3, 4]) == pytest.approx(
+        (3.182446 + 0.978472) * 0.5773503, rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("n", [12, 200])
+def test_a_difference_of_the_detectable_size_is_found_as_often_as_promised(n: int) -> None:
+    values = rng(1).standard_normal(n)
+    detectable = st.minimum_detectable(values, np.arange(n), alpha=0.05, power=0.8)
+    shift = detectable / st.standard_error(values, np.arange(n))
+    assert stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, shift) == pytest.approx(0.8, abs=0.015)
+
+
+def test_binary_differences_without_a_disagreement_still_have_an_error() -> None:
+    # Two more items, +1 and -1: residual sum of squares 2 over 12 single items, 12 / 11 * 2 / 12^2.
+    zeros = np.zeros(10)
+    assert st.standard_error(zeros, np.arange(10)) == 0
+    assert st.standard_error(zeros, np.arange(10), binary=True) == pytest.approx((12 / 11 * 2) ** 0.5 / 12)
+    assert st.minimum_detectable(zeros, np.arange(10)) is None
+    assert st.minimum_detectable(zeros, np.arange(10), binary=True) > 0
+
+
+# Bootstrap intervals
+
+
+def test_the_interval_of_normal_single_items_is_students() -> None:
+    values = rng(3).standard_normal(30)
+    low, high = st.cluster_bootstrap(values, np.arange(30), 40_000, rng())
+    student = stats.t.interval(0.95, 29, values.mean(), stats.sem(values))
+    assert (low, high) == pytest.approx(student, abs=0.04 * (student[1] - student[0]))
+
+
+def test_bca_agrees_with_scipy_when_widening_is_undone() -> None:
+    values = rng(4).lognormal(size=200)
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=40_000, method="BCa", rng=rng(), vectorized=True, batch=2000
+    ).confidence_interval
+    widening = np.sqrt(200 / 199) * stats.t.ppf(0.975, 199)
+    narrower = 1 - 2 * stats.t.sf(stats.norm.ppf(0.975) / np.sqrt(200 / 199), 199)
+    assert widening > stats.norm.ppf(0.975)
+    ours = st.cluster_bootstrap(values, np.arange(200), 40_000, rng(1), narrower)
+    assert tuple(ours) == pytest.approx(tuple(theirs), abs=0.015)
+
+
+def test_a_skewed_sample_gives_a_skewed_interval() -> None:
+    values = rng(5).lognormal(sigma=1.2, size=80)
+    low, high = st.cluster_bootstrap(values, np.arange(80), 10_000, rng())
+    assert high - values.mean() > 1.15 * (values.mean() - low)
+
+
+def test_groups_are_what_is_resampled() -> None:
+    values = np.repeat(rng(6).standard_normal(12), 25)
+    low, high = st.cluster_bootstrap(values, np.repeat(np.arange(12), 25), 10_000, rng())
+    alone = st.cluster_bootstrap(values, np.arange(300), 10_000, rng())
+    assert high - low > 4 * (alone.high - alone.low)
+
+
+def test_few_groups_use_students_t() -> None:
+    values, groups = clustered(groups=5)
+    error = st.standard_error(values, groups)
+    low, high = st.cluster_bootstrap(values, groups, 10_000, rng())
+    assert (low, high) == pytest.approx(stats.t.interval(0.95, 4, values.mean(), error))
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_without_two_groups_there_is_no_interval(n: int) -> None:
+    values, groups = np.ones(n), np.zeros(n)
+    assert st.cluster_bootstrap(values, groups, 100, rng()) is None
+    assert st.standard_error(values, groups) is None
+    assert st.minimum_detectable(values, groups) is None
+    assert np.isnan(st.bootstrap_intervals(np.ones((1, 2)), np.ones((1, 2)), 10, rng(), [0.9])).all()
+
+
+def test_no_disagreement_among_few_items_does_not_exclude_one() -> None:
+    low, high = st.cluster_bootstrap(np.zeros(20), np.arange(20), 10_000, rng(), binary=True)
+    assert low < -0.09
+    assert high > 0.09
+    assert st.cluster_bootstrap(np.zeros(20), np.arange(20), 10_000, rng()) == (0, 0)
+
+
+def test_binary_intervals_stay_possible() -> None:
+    for n in (3, 12):
+        low, high = st.cluster_bootstrap(-np.ones(n), np.arange(n), 1000, rng(), binary=True)
+        assert low == -1
+        assert high <= 1
+    assert high < -0.3
+
+
+@pytest.mark.parametrize("kind", ["skewed", "rare", "clustered"])
+def test_intervals_cover_the_truth_as_often_as_they_say(kind: str) -> None:
+    # 400 samples as columns of one call: they share resamples, but each is judged on its own.
+    source, columns = rng(7), 400
+    if kind == "skewed":
+        sums, counts, truth = source.gamma(2, size=(60, columns)), np.ones((60, columns)), 2.0
+    elif kind == "rare":
+        draws = source.random((120, columns))
+        sums, counts, truth = (draws < 0.01) * 1.0 - (draws > 0.97), np.ones((120, columns)), -0.02
+    else:
+        shared = source.standard_normal((18, columns))
+        sums = source.standard_normal((18, columns)) * 17**0.5 + 17 * 0.5 * shared
+        counts, truth = np.full((18, columns), 17.0), 0.0
+    (low, high), (low90, high90) = st.bootstrap_intervals(
+        sums, counts, 2000, rng(), [0.95, 0.9], binary=kind == "rare"
+    )
+    covered = ((low <= truth) & (truth <= high)).mean()
+    assert 0.925 <= covered <= 0.99
+    assert ((low <= low90) & (high90 <= high)).all()
+
+
+def test_many_columns_give_what_each_gives_alone_and_quickly() -> None:
+    source = rng(8)
+    sums, counts = source.standard_normal((300, 150)), np.ones((300, 150))
+    begin = time.perf_counter()
+    together = st.bootstrap_intervals(sums, counts, 10_000, rng(1), [0.95])
+    assert time.perf_counter() - begin < 3
+    alone = st.bootstrap_intervals(sums[:, [7]], counts[:, [7]], 10_000, rng(1), [0.95])
+    assert together[:, :, [7]] == pytest.approx(alone, abs=1e-12)
+
+
+def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, groups = clustered()
+    whole = st.cluster_bootstrap(values, groups, 5000, rng())
+    monkeypatch.setattr(st, "_BLOCK", 18 * 1000)
+    assert st.cluster_bootstrap(values, groups, 5000, rng()) == whole
+
+
+# Tests
+
+
+def enumerated(differences: np.ndarray, groups: np.ndarray) -> float:
+    """Sign-flip p from every pattern, one by one."""
+    sums = [differences[groups == group].sum() for group in np.unique(groups)]
+    totals = [
+        abs(sum(s * v for s, v in zip(signs, sums, strict=True)))
+        for signs in itertools.product((1, -1), repeat=len(sums))
+    ]
+    return sum(total >= abs(sum(sums)) - 1e-9 for total in totals) / len(totals)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sign_flips_equal_enumeration(seed: int) -> None:
+    values, groups = clustered(groups=8, size=3, seed=seed)
+    values = np.round(values, 1) + 0.2
+    expected = enumerated(values, groups)
+    assert st.sign_flip_permutation(values, groups, 10_000, rng()) == pytest.approx(expected)
+    # 255 < 2^8 patterns: drawn, not enumerated, and close; many draws, closer.
+    drawn = [st.sign_flip_permutation(values, groups, 255, rng(i)) for i in range(40)]
+    assert np.mean(drawn) == pytest.approx(expected, abs=0.03)
+
+
+def test_sign_flips_agree_with_scipy() -> None:
+    values = rng(9).standard_normal(40) + 0.3
+    theirs = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=20_000, rng=rng(), vectorized=True
+    ).pvalue
+    assert st.sign_flip_permutation(values, np.arange(40), 20_000, rng(1)) == pytest.approx(theirs, abs=0.01)
+
+
+def test_a_drawn_p_is_never_zero() -> None:
+    assert st.sign_flip_permutation(np.ones(60), np.arange(60), 999, rng()) == 1 / 1000
+
+
+def test_sign_flips_by_hand() -> None:
+    # Sums 3 and 1: patterns 4, 2, -2, -4, of which two are as far from zero as 4.
+    assert st.sign_flip_permutation([1, 2, 1], ["a", "a", "b"], 100, rng()) == 0.5
+    assert st.sign_flip_permutation([0.0, 0.0], ["a", "b"], 100, rng()) == 1
+    assert st.sign_flip_permutation([], [], 100, rng()) is None
+
+
+def test_groups_without_a_difference_do_not_matter() -> None:
+    values, groups = clustered(groups=6, size=2)
+    more = st.sign_flip_permutation(
+        np.r_[values, np.zeros(50)], np.r_[groups, 100 + np.arange(50)], 1000, rng()
+    )
+    assert more == st.sign_flip_permutation(values, groups, 1000, rng())
+
+
+def test_sign_flips_hold_their_level() -> None:
+    p = st.sign_flip_tests(rng(10).standard_normal((30, 2000)), 999, rng())
+    assert (p <= 0.05).mean() == pytest.approx(0.05, abs=0.02)
+
+
+def test_sign_flips_of_single_binary_items_are_mcnemars() -> None:
+    a = np.repeat([0, 0, 1, 1], [20, 9, 2, 30])
+    b = np.repeat([0, 1, 0, 1], [20, 9, 2, 30])
+    assert st.mcnemar_exact(a, b) == pytest.approx(
+        st.sign_flip_permutation(b - a, np.arange(61), 10_000, rng())
+    )
+
+
+@pytest.mark.parametrize(("up", "down"), [(9, 2), (2, 9), (5, 5), (1, 0), (30, 12)])
+def test_mcnemar_is_statsmodels(up: int, down: int) -> None:
+    a = np.repeat([0, 0, 1, 1], [3, up, down, 4])
+    b = np.repeat([0, 1, 0, 1], [3, up, down, 4])
+    expected = mcnemar([[3, up], [down, 4]], exact=True).pvalue
+    assert st.mcnemar_exact(a, b) == pytest.approx(expected)
+
+
+def test_mcnemar_by_hand() -> None:
+    assert st.mcnemar_exact([0, 0, 0], [1, 1, 1]) == pytest.approx(2 / 8)
+    assert st.mcnemar_exact([0, 1], [0, 1]) == 1
+    assert st.mcnemar_exact([], []) is None
+
+
+def test_holm_by_hand() -> None:
+    # Sorted .01, .02, .04 times 3, 2, 1, never falling; None is not part of the family.
+    assert st.holm([0.02, None, 0.01, 0.04]) == pytest.approx([0.04, None, 0.03, 0.04])
+    assert st.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert st.holm([]) == []
+    assert st.holm([None]) == [None]
+
+
+# Proportions, sizes
+
+
+def test_clopper_pearson_is_the_beta_quantile() -> None:
+    low, high = st.clopper_pearson(3, 20)
+    assert (low, high) == pytest.approx((stats.beta.ppf(0.025, 3, 18), stats.beta.ppf(0.975, 4, 17)))
+    assert st.clopper_pearson(0, 100) == pytest.approx((0, 1 - 0.025**0.01))
+    assert st.clopper_pearson(0, 0) is None
+
+
+def test_effect_size_by_hand() -> None:
+    assert st.paired_effect_size([1, 2, 3]) == 2.0
+    for undefined in ([], [1], [2, 2, 2]):
+        assert st.paired_effect_size(undefined) is None
+
+
+def test_items_needed_by_hand() -> None:
+    assert st.n_to_resolve(0.2, 0.05, 100) == 1600
+    assert st.n_to_resolve(None, 0.05, 100) is None
+    # Detectable already, but the estimate is half way to the margin: (0.05 / 0.025)^2 = 4 times as many.
+    assert st.n_to_resolve(0.05, 0.05, 100, estimate=-0.025) == 400
+    # Beyond the margin, yet not clear among many comparisons: (0.09 / 0.06)^2 = 2.25 times as many.
+    assert st.n_to_resolve(0.05, 0.05, 100, estimate=0.06, adjusted=0.09) == 225
+
+
+def test_so_many_items_bring_the_detectable_difference_to_the_margin() -> None:
+    values = rng(11).standard_normal(200)
+    detectable = st.minimum_detectable(values, np.arange(200))
+    needed = st.n_to_resolve(detectable, 0.1, 200)
+    reached = st.minimum_detectable(np.resize(values, needed), np.arange(needed))
+    assert reached == pytest.approx(0.1, rel=0.02)

@@ -1,0 +1,1 @@
+"""The participant study: its design, its app, the analysis of its ratings."""
