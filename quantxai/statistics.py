@@ -56,11 +56,21 @@ class Interval(NamedTuple):
     high: float
 
 
-def cluster_sums(differences: ArrayLike, groups: ArrayLike) -> tuple[Floats, Floats]:
-    """Return the sum and the number of differences of every group, groups in sorted order."""
-    _, codes = np.unique(np.asarray(groups), return_inverse=True)
-    sums = np.bincount(codes, np.asarray(differences, float)).astype(float)
-    return sums, np.bincount(codes).astype(float)
+def cluster_sums(
+    differences: ArrayLike, groups: ArrayLike, names: ArrayLike | None = None
+) -> tuple[Floats, Floats]:
+    """Return the sum and the number of differences of every group.
+
+    Args:
+        differences: one per item.
+        groups: the items' groups.
+        names: sorted names of all groups, for columns that lack some; by default those in `groups`.
+    """
+    found = np.asarray(groups)
+    known = np.unique(found) if names is None else np.asarray(names)
+    codes = np.searchsorted(known, found)
+    sums = np.bincount(codes, np.asarray(differences, float), len(known)).astype(float)
+    return sums, np.bincount(codes, minlength=len(known)).astype(float)
 
 
 def cluster_bootstrap(
@@ -103,11 +113,12 @@ def bootstrap_intervals(
 ) -> Floats:
     """Return intervals of the mean differences of many columns measured on the same groups.
 
-    Whole groups are resampled with replacement; all columns share the resamples. The interval is
+    Whole groups are resampled with replacement; all columns share the resamples, and a group in which
+    a column has no data takes part as an empty one, as in any analysis of a subpopulation. The interval is
     BCa (Efron 1987) with its level widened so that for normal data it matches Student's t
     (Hesterberg 2015, expanded percentile interval):
 
-        alpha' = 2 Phi(-sqrt(G / (G - 1)) t(1 - alpha / 2; G - 1))      for G groups
+        alpha' = 2 Phi(-sqrt(G / (G - 1)) t(1 - alpha / 2; G - 1))      for G groups with data
 
     The studentized bootstrap is the textbook alternative; it was tried and not taken, because with
     rare binary outcomes resamples without any spread make it cover 55-85 % instead of 95 %, while the
@@ -120,7 +131,7 @@ def bootstrap_intervals(
 
     Args:
         sums: sum of differences [group, column].
-        counts: number of differences [group, column], each at least 1.
+        counts: number of differences [group, column]; 0 where a column has no data.
         resamples: bootstrap resamples.
         rng: source of randomness.
         confidences: coverage of each interval wanted.
@@ -128,22 +139,25 @@ def bootstrap_intervals(
 
     Returns:
         Interval ends [confidence, low or high, column], in the unit of the differences; nan with
-        fewer than two groups.
+        fewer than two groups with data.
     """
-    clusters = len(sums)
-    if clusters < 2:
-        return np.full((len(confidences), 2, sums.shape[1]), np.nan)
-    df = clusters - 1
+    groups = (counts > 0).sum(0)
+    df = np.maximum(groups - 1, 1)
     if binary:
         sums, counts = _with_pseudo_items(sums, counts)
-    quantiles = stats.t.ppf((1 + np.asarray(confidences)) / 2, df)
-    if clusters < MIN_BOOTSTRAP_CLUSTERS:
-        centre, half = sums.sum(0) / counts.sum(0), quantiles[:, None] * _robust_error(sums, counts)
-        ends = np.stack([centre - half, centre + half], axis=1)
-    else:
-        levels = stats.norm.cdf(-math.sqrt(clusters / df) * quantiles)
-        ends = _bca(sums, counts, _resampled_means(sums, counts, resamples, rng), levels)
-    return np.clip(ends, -1, 1) if binary else ends
+    quantiles = stats.t.ppf((1 + np.asarray(confidences)[:, None]) / 2, df)
+    centre = sums.sum(0) / np.maximum(counts.sum(0), 1)
+    half = quantiles * _robust_error(sums, counts)
+    ends = np.stack([centre - half, centre + half], axis=1)
+    many = groups >= MIN_BOOTSTRAP_CLUSTERS
+    if many.any():
+        levels = stats.norm.cdf(-np.sqrt(groups / df) * quantiles)[:, many]
+        sums, counts = sums[:, many], counts[:, many]
+        ends[:, :, many] = _bca(sums, counts, _resampled_means(sums, counts, resamples, rng), levels)
+    if binary:
+        ends = np.clip(ends, -1, 1)
+    ends[:, :, groups < 2] = np.nan
+    return ends
 
 
 def _with_pseudo_items(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
@@ -155,26 +169,30 @@ def _with_pseudo_items(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
 def _resampled_means(sums: Floats, counts: Floats, resamples: int, rng: np.random.Generator) -> Floats:
     """Return the means [resample, column] of samples of whole groups drawn with replacement."""
     clusters = len(sums)
+    centre = sums.sum(0) / counts.sum(0)
     means = []
     for rows in _blocks(resamples, clusters):
         drawn = rng.integers(clusters, size=(rows, clusters)) + clusters * np.arange(rows)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=rows * clusters).reshape(rows, clusters).astype(float)
-        means.append((weights @ sums) / (weights @ counts))
+        numbers = weights @ counts
+        # A resample may miss all groups with data: once in e^8 with the fewest that are resampled.
+        means.append(np.where(numbers > 0, (weights @ sums) / np.maximum(numbers, 1), centre))
     return np.concatenate(means)
 
 
 def _bca(sums: Floats, counts: Floats, resampled: Floats, levels: Floats) -> Floats:
-    """Return BCa interval ends [level, low or high, column]; levels are one-sided tail areas."""
+    """Return BCa interval ends [level, low or high, column]; levels are tail areas [level, column]."""
     totals, numbers = sums.sum(0), counts.sum(0)
     mean = totals / numbers
     below = ((resampled < mean).mean(0) + (resampled <= mean).mean(0)) / 2
     smallest = 0.5 / len(resampled)
     bias = stats.norm.ppf(np.clip(below, smallest, 1 - smallest))
+    present = counts > 0
     jackknife = (totals - sums) / (numbers - counts)
-    deviations = jackknife.mean(0) - jackknife
+    deviations = np.where(present, jackknife.mean(0, where=present) - jackknife, 0)
     spread = (deviations**2).sum(0) ** 1.5
     acceleration = np.divide((deviations**3).sum(0), 6 * spread, out=np.zeros_like(spread), where=spread > 0)
-    tails = stats.norm.ppf(np.stack([levels, 1 - levels], axis=1))[:, :, None]
+    tails = stats.norm.ppf(np.stack([levels, 1 - levels], axis=1))
     shifted = bias + tails
     # The denominator reaches zero only for a skewness that no 8 groups can have; never divide by it.
     shares = stats.norm.cdf(bias + shifted / np.maximum(1 - acceleration * shifted, 1e-3))
@@ -205,10 +223,10 @@ def standard_error(differences: ArrayLike, groups: ArrayLike, *, binary: bool = 
 
 
 def _robust_error(sums: Floats, counts: Floats) -> Floats:
-    clusters = len(sums)
-    numbers = counts.sum(0)
+    groups = (counts > 0).sum(0)
+    numbers = np.maximum(counts.sum(0), 1)
     residuals = sums - counts * (sums.sum(0) / numbers)
-    error: Floats = np.sqrt(clusters / (clusters - 1) * (residuals**2).sum(0)) / numbers
+    error: Floats = np.sqrt(groups / np.maximum(groups - 1, 1) * (residuals**2).sum(0)) / numbers
     return error
 
 

@@ -1,0 +1,202 @@
+"""Counterfactual self-explanations: the smallest edit a model thinks would change its own prediction.
+
+Protocol "naive", as in FIZLE (Bhattacharjee et al. 2024): one prompt shows the text, the label the
+model itself predicts for it and another label, and asks for an edited text inside tags. The prompt is a
+few-shot completion that ends in the open tag, since small models ignore tags they are only told
+about.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from explainers import labels, prompts
+from quantxai.datasets import Dataset, Task, inference_text
+from quantxai.lm import Generation, LanguageModel
+from quantxai.methods import Explainer
+from quantxai.records import Item, Row, digest
+
+__all__ = ["Counterfactual", "CounterfactualRow", "Failure", "judged_text", "parse_edit"]
+
+Failure = Literal["unparsed", "empty", "unchanged"]
+
+_TEMPLATES = {
+    "text": "counterfactual_naive_classification",
+    "hypothesis": "counterfactual_naive_inference_hypothesis",
+    "premise": "counterfactual_naive_inference_premise",
+}
+# A line break ends an edit too: every text is one line, and a model that forgets the tag goes on with
+# the next example.
+_STOP = ("</edit>", "\n")
+
+_OPEN = re.compile(r"<\s*edit\s*>", re.IGNORECASE)
+_CLOSE = re.compile(r"<\s*[/\\]\s*e", re.IGNORECASE)
+_FIELD = re.compile(r"(?:edited\s+)?(?:news|text|premise|hypothesis)\s*:\s*", re.IGNORECASE)
+_NEXT_FIELD = re.compile(r"(?:news|premise|hypothesis|topic|label)\s*:|from \w+ to \w+\s*:", re.IGNORECASE)
+_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`"}
+
+
+class CounterfactualRow(Row):
+    """One edit, with what the editing model itself thinks of original and edit."""
+
+    part: Literal["text", "hypothesis", "premise"] = Field(description="Which part of the item is edited.")
+    original: str = Field(description="The edited part before the edit.")
+    context: str = Field(description="The part that stays: premise or hypothesis; empty for one text.")
+    gold: str = Field(description="The item's gold label.")
+    predicted: str = Field(description="The model's own few-shot calibrated prediction.")
+    target: str = Field(description="The label the edit is to have.")
+    edited: str | None = Field(description="The edited part; null for a failure.")
+    raw: str = Field(description="What the model generated, as is.")
+    failure: Failure | None = Field(description="Why there is no edit; null where there is one.")
+    stopped: Literal["stop", "end", "length"] = Field(description="Why generation ended.")
+    tokens: int = Field(description="Number of generated tokens.")
+    labels: list[str] = Field(description="The labels the scores belong to, in order.")
+    original_scores: list[float] = Field(description="The model's label log-probabilities, original, nats.")
+    edited_scores: list[float] | None = Field(
+        description="The model's label log-probabilities, edit, nats; null for a failure."
+    )
+
+
+class Counterfactual(Explainer):
+    """Asks the model for a minimal edit that changes its own prediction to a given label."""
+
+    method: ClassVar[str] = "counterfactual"
+    summary: ClassVar[str] = "minimal edits that should change the model's own prediction (naive protocol)"
+    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "inference"})
+    needs: ClassVar[frozenset[str]] = frozenset({"generate", "logprobs"})
+    row: ClassVar[type[Row]] = CounterfactualRow
+
+    max_new_tokens: int = Field(
+        default=40,
+        ge=1,
+        description="Most tokens of an edit; one that is cut off fails, so allow for the longest text.",
+    )
+    edit: Literal["hypothesis", "premise"] = Field(
+        default="hypothesis", description="Which part of an inference pair is edited; the other stays."
+    )
+
+    def digest(self) -> str:
+        """Return the method's digest, the wording of its prompts included."""
+        return digest([super().digest(), prompts.fingerprint(*_TEMPLATES.values()), labels.fingerprint()])
+
+    def rows(self, lm: LanguageModel, dataset: Dataset, items: Sequence[Item], seed: int) -> Iterator[Row]:
+        """Predict, edit and predict again; the seed chooses each item's target label."""
+        part = "text" if dataset.task == "classification" else self.edit
+        judge = labels.judge(lm, dataset)
+        before = judge.logprobs(lm, [item.text for item in items])
+        predicted = [dataset.labels[int(i)] for i in before.argmax(axis=1)]
+        targets = [
+            _target(item, dataset.labels, label, seed)
+            for item, label in zip(items, predicted, strict=True)
+        ]
+        generated = lm.generate(
+            [_prompt(i, part, p, t) for i, p, t in zip(items, predicted, targets, strict=True)],
+            max_new_tokens=self.max_new_tokens,
+            stop=_STOP,
+        )
+        edits = [parse_edit(g, _part(i, part)) for i, g in zip(items, generated, strict=True)]
+        texts = [
+            judged_text(part, _context(i, part), e)
+            for i, (e, _) in zip(items, edits, strict=True)
+            if e is not None
+        ]
+        after = iter(judge.logprobs(lm, texts))
+        for index, (item, (edited, failure)) in enumerate(zip(items, edits, strict=True)):
+            yield CounterfactualRow(
+                item=item.id,
+                group=item.group,
+                part=part,
+                original=_part(item, part),
+                context=_context(item, part),
+                gold=str(item.label),
+                predicted=predicted[index],
+                target=targets[index],
+                edited=edited,
+                raw=generated[index].text,
+                failure=failure,
+                stopped=generated[index].stopped,
+                tokens=generated[index].tokens,
+                labels=list(dataset.labels),
+                original_scores=np.asarray(before[index]).tolist(),
+                edited_scores=None if edited is None else np.asarray(next(after)).tolist(),
+            )
+
+
+def judged_text(part: str, context: str, text: str) -> str:
+    """Return the item's text, as in Item.text, with `text` for its edited part."""
+    if part == "text":
+        return text
+    return inference_text(context, text) if part == "hypothesis" else inference_text(text, context)
+
+
+def parse_edit(generation: Generation, original: str) -> tuple[str | None, Failure | None]:
+    """Read the edit out of what was generated after the open tag.
+
+    Tolerated: a missing or misspelt end tag, a repeated tag or field name, more lines after it, quotes
+    around it. A text cut off by the length limit is no edit.
+
+    Args:
+        generation: the continuation of a prompt that ends in the open tag.
+        original: the text before the edit; differences in case, white space and final punctuation
+            alone do not count as an edit.
+
+    Returns:
+        The edit and None, or None and the reason.
+    """
+    raw = generation.text
+    if not raw.strip():
+        return None, "empty"
+    inside = _OPEN.split(raw)[-1]
+    closed = _CLOSE.search(inside)
+    lines = [" ".join(line.split()) for line in inside[: closed.start() if closed else None].split("\n")]
+    lines = [line for line in lines if line] or [""]
+    text = _FIELD.sub("", lines[0], count=1) if _FIELD.match(lines[0]) else lines[0]
+    if len(lines) == 1 and closed is None and generation.stopped == "length":
+        return None, "unparsed"
+    if _NEXT_FIELD.match(text):
+        return None, "unparsed"
+    while len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
+        text = text[1:-1].strip()
+    if not any(c.isalnum() for c in text):
+        return None, "empty"
+    return (None, "unchanged") if _plain(text) == _plain(original) else (text, None)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold().rstrip(" .!?")
+
+
+def _target(item: Item, names: Sequence[str], predicted: str, seed: int) -> str:
+    """The first label other than the predicted one in a permutation that item and seed decide.
+
+    Two variants that predict the same are so asked the same.
+    """
+    order = list(names)
+    random.Random(f"{seed}:{item.id}").shuffle(order)
+    return next(label for label in order if label != predicted)
+
+
+def _prompt(item: Item, part: str, predicted: str, target: str) -> str:
+    return prompts.read(_TEMPLATES[part]).format(
+        text=item.text,
+        premise=item.fields.get("premise", ""),
+        hypothesis=item.fields.get("hypothesis", ""),
+        predicted=predicted,
+        target=target,
+    )
+
+
+def _part(item: Item, part: str) -> str:
+    return item.text if part == "text" else item.fields[part]
+
+
+def _context(item: Item, part: str) -> str:
+    return {"text": "", "hypothesis": item.fields.get("premise", ""), "premise": item.fields.get("hypothesis", "")}[
+        part
+    ]

@@ -1,0 +1,1 @@
+"""Scorers: turn stored rows into measurements, one file per family of metrics."""

@@ -1,0 +1,5 @@
+"""`python -m quantxai`."""
+
+from quantxai.cli import main
+
+main()

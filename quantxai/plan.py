@@ -1,0 +1,261 @@
+"""From a configuration to the cells that have to be computed: pure, and without torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import quantxai
+from quantxai import machine
+from quantxai.config import ExplainerConfig, ScorerConfig, SweepConfig
+from quantxai.datasets import Dataset, load_dataset, take
+from quantxai.errors import ConfigError
+from quantxai.manifest import CellKey, Manifest
+from quantxai.methods import Explainer, Scorer
+from quantxai.models import ModelSource, resolve
+from quantxai.records import Item, digest
+from quantxai.store import Store
+from quantxai.variants import Variant, resolve_variants
+
+__all__ = ["Entry", "Plan", "RowCell", "ScoreCell", "make_plan"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One explainer on one data set, with the items it will see.
+
+    Attributes:
+        config: what was asked for.
+        explainer: the method with its options.
+        dataset: the data set.
+        shards: its sampled items, dealt out by a hash of their group.
+    """
+
+    config: ExplainerConfig
+    explainer: Explainer
+    dataset: Dataset
+    shards: tuple[tuple[Item, ...], ...]
+
+    @property
+    def items(self) -> int:
+        """Number of items over all shards."""
+        return sum(map(len, self.shards))
+
+    @cached_property
+    def dataset_digest(self) -> str:
+        """SHA-256 of items, demonstrations and labels."""
+        return digest(self.dataset.model_dump(mode="json"))
+
+
+@dataclass(frozen=True)
+class RowCell:
+    """A unit of explaining: one variant, one entry, one shard."""
+
+    key: CellKey
+    variant: Variant
+    entry: Entry
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class ScoreCell:
+    """A unit of scoring: one scorer over all rows of one variant and entry."""
+
+    key: CellKey
+    scorer: Scorer
+    entry: Entry
+    rows: tuple[CellKey, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a sweep will do.
+
+    Attributes:
+        config: the configuration.
+        model: the resolved parent.
+        variants: in the configuration's order.
+        entries: explainers on data sets.
+        rows: cells of explaining.
+        scores: cells of scoring.
+    """
+
+    config: SweepConfig
+    model: ModelSource
+    variants: tuple[Variant, ...]
+    entries: tuple[Entry, ...]
+    rows: tuple[RowCell, ...]
+    scores: tuple[ScoreCell, ...]
+
+    @property
+    def parent(self) -> Variant:
+        """The variant all others are compared with."""
+        return next(v for v in self.variants if v.name == self.config.parent.name)
+
+    @property
+    def workers(self) -> int:
+        """Variants run at the same time: never more than there are."""
+        return min(self.config.workers, len(self.variants))
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each worker."""
+        return self.config.threads or max(1, machine.cores() // self.workers)
+
+    def manifest(self, commands: Sequence[str], created: str | None = None) -> Manifest:
+        """Return the manifest of this plan on this machine."""
+        extra = {"created": created} if created else {}
+        return Manifest(
+            quantxai=quantxai.__version__,
+            commands=list(commands),
+            seed=self.config.seed,
+            model=self.model.model_dump(mode="json", exclude={"path", "download_bytes"}),
+            parent=self.parent.name,
+            dtype=self.parent.dtype,
+            device=self.parent.device,
+            threads=self.threads,
+            batch_tokens=self.config.batch_tokens,
+            versions=machine.versions(),
+            host=machine.host(),
+            variants=[_describe_variant(v) for v in self.variants],
+            explainers=[_describe_entry(e) for e in self.entries],
+            scorers=[_describe_scorer(s) for s in self.config.scorers],
+            analysis={**self.config.analysis.model_dump(), "seed": self.config.seed},
+            cells=[c.key for c in (*self.rows, *self.scores)],
+            **extra,
+        )
+
+
+def make_plan(config: SweepConfig) -> Plan:
+    """Resolve a configuration into cells.
+
+    Raises:
+        InputError: the model, a data set or a method cannot do what is asked.
+    """
+    model = resolve(config.model.name, config.model.revision)
+    variants = tuple(resolve_variants(config, model))
+    entries = tuple(_entry(e, config.seed) for e in config.explainers)
+    rows = tuple(
+        RowCell(_row_key(config, v, e, shard, items), v, e, items)
+        for v in variants
+        for e in entries
+        for shard, items in enumerate(e.shards)
+    )
+    parent = next(v for v in variants if v.name == config.parent.name)
+    scores = tuple(
+        _score_cell(scorer, variant, entry, rows, parent)
+        for entry in entries
+        for scorer in config.scorers
+        if entry.explainer.method in scorer.method().explainers
+        for variant in variants
+    )
+    return Plan(config, model, variants, entries, rows, scores)
+
+
+def done(plan: Plan, store: Store) -> set[CellKey]:
+    """Return the keys of the plan's cells that are stored."""
+    return {c.key for c in (*plan.rows, *plan.scores) if store.has(c.key)}
+
+
+def _entry(config: ExplainerConfig, seed: int) -> Entry:
+    explainer = config.method()
+    dataset = load_dataset(config.dataset, Path(config.path) if config.path else None, config.revision)
+    if dataset.task not in explainer.tasks:
+        raise ConfigError(
+            f"explainer '{config.explainer}' works on {' and '.join(sorted(explainer.tasks))} data, and "
+            f"'{config.dataset}' is for {dataset.task}; see: quantxai list datasets"
+        )
+    return Entry(config, explainer, dataset, deal(take(dataset, config.n, seed), config.shards))
+
+
+def deal(items: Sequence[Item], shards: int) -> tuple[tuple[Item, ...], ...]:
+    """Deal items out to shards by a hash of their group, so that a group stays together.
+
+    The shards are as even as whole groups allow, and depend on nothing but the items.
+    """
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.group, []).append(item)
+    order = sorted(groups, key=lambda g: hashlib.sha256(g.encode()).hexdigest())
+    dealt: list[list[Item]] = [[] for _ in range(min(shards, len(groups)))]
+    for group in order:
+        min(dealt, key=len).extend(groups[group])
+    return tuple(tuple(shard) for shard in dealt)
+
+
+def _row_key(config: SweepConfig, variant: Variant, entry: Entry, shard: int, items: Sequence[Item]) -> CellKey:
+    identity = [
+        variant.digest,
+        entry.explainer.digest(),
+        entry.dataset_digest,
+        [i.id for i in items],
+        config.seed,
+        config.batch_tokens,
+    ]
+    return CellKey(
+        kind="rows",
+        variant=variant.name,
+        explainer=entry.config.name,
+        dataset=entry.config.dataset,
+        shard=shard,
+        digest=digest(identity),
+    )
+
+
+def _score_cell(
+    config: ScorerConfig, variant: Variant, entry: Entry, rows: Sequence[RowCell], parent: Variant
+) -> ScoreCell:
+    scorer = config.method()
+    keys = tuple(c.key for c in rows if c.variant.name == variant.name and c.entry is entry)
+    key = CellKey(
+        kind="scores",
+        variant=variant.name,
+        explainer=entry.config.name,
+        dataset=entry.config.dataset,
+        scorer=config.scorer,
+        shard=0,
+        digest=digest([scorer.digest(), parent.digest, [k.digest for k in keys]]),
+    )
+    return ScoreCell(key, scorer, entry, keys)
+
+
+def _describe_variant(variant: Variant) -> dict[str, Any]:
+    return {
+        "name": variant.name,
+        "method": variant.quantizer.method,
+        "options": variant.quantizer.model_dump(mode="json"),
+        "digest": variant.digest,
+        "execution": variant.execution,
+        "dtype": variant.dtype,
+        "seed": variant.config.seed,
+    }
+
+
+def _describe_entry(entry: Entry) -> dict[str, Any]:
+    return {
+        "explainer": entry.config.name,
+        "method": entry.explainer.method,
+        "version": entry.explainer.version,
+        "options": entry.explainer.model_dump(mode="json"),
+        "dataset": entry.config.dataset,
+        "task": entry.dataset.task,
+        "items": entry.items,
+        "digest": entry.dataset_digest,
+        "licence": entry.dataset.licence,
+        "source": entry.dataset.source,
+        "labels": list(entry.dataset.labels),
+    }
+
+
+def _describe_scorer(config: ScorerConfig) -> dict[str, Any]:
+    scorer = config.method()
+    return {
+        "scorer": config.scorer,
+        "version": scorer.version,
+        "options": scorer.model_dump(mode="json"),
+        "metrics": [m.model_dump() for m in scorer.metrics],
+    }

@@ -1,0 +1,203 @@
+"""Small multiples over bits as inline SVG: nothing is loaded, and the page's colours apply."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from quantxai.records import Finding
+from quantxai.report.text import change, interval, level, metric_label
+
+__all__ = ["Point", "legend", "panel", "ticks"]
+
+WIDTH, HEIGHT = 340, 236
+LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 66
+SHAPES = ("circle", "square", "triangle", "diamond", "star", "down")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One variant's place on the axis of bits.
+
+    Attributes:
+        variant: its name.
+        bits: nominal bits per quantized weight; None where no receipt says.
+        method: the quantizer's name.
+        style: number of the method's shape and colour.
+    """
+
+    variant: str
+    bits: float | None
+    method: str
+    style: int
+
+
+def panel(points: Sequence[Point], findings: Sequence[Finding], title: str) -> Markup:
+    """Return one metric of one data set: the parent as a line, every variant with its interval.
+
+    A marker is at the parent's mean plus the paired difference, its whisker is the difference's
+    interval put there: it misses the line exactly where the interval excludes no change.
+
+    Args:
+        points: the variants, fewest bits first.
+        findings: one per variant at most.
+        title: for readers who hear the picture.
+    """
+    by_variant = {f.variant: f for f in findings if f.estimate is not None and f.parent_mean is not None}
+    if not by_variant:
+        return Markup("")
+    widest = max(by_variant.values(), key=lambda f: f.n)
+    reference, margin, unit = widest.parent_mean or 0.0, widest.margin, widest.unit
+    ends = [reference, reference - margin, reference + margin]
+    for finding in by_variant.values():
+        known = (finding.estimate, finding.ci_low, finding.ci_high)
+        ends += [reference + value for value in known if value is not None]
+    marks = ticks(min(ends), max(ends))
+    scale = _Scale(min(marks[0], *ends), max(marks[-1], *ends), len(points))
+    body = [
+        _band(scale, reference, margin),
+        *(_tick(scale, mark, unit) for mark in marks),
+        _line(scale, reference),
+        *_axis(scale, points),
+        *(
+            _mark(scale, i, p, by_variant[p.variant], reference)
+            for i, p in enumerate(points)
+            if p.variant in by_variant
+        ),
+    ]
+    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, HEIGHT, title, Markup("").join(body)
+    )
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Return three to six round numbers that span the range."""
+    if not high > low:
+        low, high = low - 0.5, high + 0.5
+    rough = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+class _Scale:
+    """From values and slots to picture units."""
+
+    def __init__(self, low: float, high: float, slots: int) -> None:
+        self.low, self.high, self.slots = low, high, max(slots, 1)
+
+    def y(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return round(HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP), 1)
+
+    def x(self, slot: float) -> float:
+        return round(LEFT + (slot + 0.5) * (WIDTH - LEFT - RIGHT) / self.slots, 1)
+
+
+def _band(scale: _Scale, reference: float, margin: float) -> Markup:
+    top, bottom = scale.y(reference + margin), scale.y(reference - margin)
+    return Markup('<rect class="band" x="{}" y="{}" width="{}" height="{}"/>').format(
+        LEFT, top, WIDTH - LEFT - RIGHT, round(bottom - top, 1)
+    )
+
+
+def _line(scale: _Scale, reference: float) -> Markup:
+    return Markup('<line class="ref" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(
+        LEFT, WIDTH - RIGHT, y=scale.y(reference)
+    )
+
+
+def _tick(scale: _Scale, value: float, unit: str) -> Markup:
+    text = f"{100 * value:.10g} %" if unit == "proportion" else f"{value:.10g}"
+    return Markup(
+        '<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/><text class="num" x="{}" y="{}">{}</text>'
+    ).format(
+        LEFT,
+        WIDTH - RIGHT,
+        LEFT - 5,
+        scale.y(value) + 3.5,
+        text.replace("-", "\N{MINUS SIGN}"),
+        y=scale.y(value),
+    )
+
+
+def _axis(scale: _Scale, points: Sequence[Point]) -> list[Markup]:
+    """Return the names under the slots, and the bits under brackets that join equal ones."""
+    base = HEIGHT - BOTTOM
+    parts = [
+        Markup('<text class="name" transform="translate({} {}) rotate(-32)">{}</text>').format(
+            scale.x(index) + 4, base + 13, point.variant
+        )
+        for index, point in enumerate(points)
+    ]
+    start = 0
+    for index in range(1, len(points) + 1):
+        if index < len(points) and points[index].bits == points[start].bits:
+            continue
+        left, right = scale.x(start - 0.4), scale.x(index - 1 + 0.4)
+        bits = points[start].bits
+        parts.append(
+            Markup('<line class="axis" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(
+                left, right, y=HEIGHT - 16
+            )
+        )
+        parts.append(
+            Markup('<text class="bits" x="{}" y="{}">{}</text>').format(
+                round((left + right) / 2, 1), HEIGHT - 4, "?" if bits is None else f"{bits:g} bit"
+            )
+        )
+        start = index
+    return parts
+
+
+def _mark(scale: _Scale, slot: int, point: Point, finding: Finding, reference: float) -> Markup:
+    x, y = scale.x(slot), scale.y(reference + (finding.estimate or 0))
+    whisker = Markup("")
+    if finding.ci_low is not None and finding.ci_high is not None:
+        whisker = Markup('<line class="whisker" x1="{x}" x2="{x}" y1="{}" y2="{}"/>').format(
+            scale.y(reference + finding.ci_low), scale.y(reference + finding.ci_high), x=x
+        )
+    shown = "shown" if finding.verdict in ("degraded", "improved") else "open"
+    unit = finding.unit
+    told = (
+        f"{point.variant}: {metric_label(finding.metric)} {level(finding.variant_mean, unit)}, "
+        f"{change(finding.estimate, unit)} {interval(finding.ci_low, finding.ci_high, unit)}, "
+        f"{finding.verdict or 'descriptive'}"
+    )
+    return Markup('<g class="s{} {}"><title>{}</title>{}{}</g>').format(
+        point.style % len(SHAPES), shown, told, whisker, _shape(point.style, x, y)
+    )
+
+
+def _shape(style: int, x: float, y: float) -> Markup:
+    name = SHAPES[style % len(SHAPES)]
+    if name == "circle":
+        return Markup('<circle cx="{}" cy="{}" r="4.5"/>').format(x, y)
+    corners = {
+        "square": ((-4, -4), (4, -4), (4, 4), (-4, 4)),
+        "triangle": ((0, -5.5), (5, 4), (-5, 4)),
+        "diamond": ((0, -5.8), (5.8, 0), (0, 5.8), (-5.8, 0)),
+        "down": ((0, 5.5), (5, -4), (-5, -4)),
+        "star": tuple(
+            (r * math.sin(i * math.pi / 5), -r * math.cos(i * math.pi / 5))
+            for i, r in enumerate([6.5, 2.8] * 5)
+        ),
+    }[name]
+    path = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners)
+    return Markup('<polygon points="{}"/>').format(path)
+
+
+def legend(points: Sequence[Point]) -> Markup:
+    """Return the methods with their shapes, as list items."""
+    methods = dict(sorted({point.style: point.method for point in points}.items()))
+    return Markup("").join(
+        Markup(
+            '<li><svg class="key s{} shown" viewBox="0 0 14 14" aria-hidden="true">{}</svg>{}</li>'
+        ).format(style % len(SHAPES), _shape(style, 7, 7), escape(method))
+        for style, method in methods.items()
+    )

@@ -1,0 +1,149 @@
+"""What the report says in words about how a run was made: caveats, methods, references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from quantxai.manifest import Manifest
+from quantxai.records import Finding, Metric
+from quantxai.report.text import listing, metric_label
+
+__all__ = ["caveats", "direction", "methods", "references"]
+
+_METHODS = {
+    "counterfactual": (
+        "Counterfactuals: the model is shown a text, the label it gives it itself and another label, and "
+        "asked for an edited text with that label in one prompt (Bhattacharjee et al. 2024). Without a usable "
+        "edit (nothing readable, nothing at all, or no change) an item counts as not flipped, and its "
+        "other metrics are missing.",
+        "Bhattacharjee, Moraffah, Garland, Liu 2024: Zero-shot LLM-guided counterfactual generation (FIZLE). "
+        "arXiv 2405.04793.",
+    ),
+    "memorization": (
+        "Knowledge memorization: the model completes facts, a subject and a relation, in the form of the LRE "
+        "data (Hernandez et al. 2024). Recall looks at the greedy completion, the log-probability (nats) and "
+        "the rank at the gold object.",
+        "Hernandez et al. 2024: Linearity of relation decoding in transformer language models. "
+        "arXiv 2308.09124.",
+    ),
+}
+"""By explainer method: what it does, and whose idea it was."""
+
+_REFERENCES = (
+    "Wang et al. 2025: Through a compressed lens: investigating the impact of quantization on LLM "
+    "explainability and interpretability. arXiv 2505.13963.",
+    "Bonett, Price 2012: Adjusted Wald confidence interval for a difference of binomial proportions based on "
+    "paired data. J. Educ. Behav. Stat. 37.",
+    "Clopper, Pearson 1934: The use of confidence or fiducial limits. Biometrika 26.",
+    "Dutta et al. 2024: Accuracy is not all you need. arXiv 2407.09141.",
+    "Efron 1987: Better bootstrap confidence intervals. JASA 82.",
+    "Hesterberg 2015: What teachers should know about the bootstrap. Am. Stat. 69.",
+    "Holm 1979: A simple sequentially rejective multiple test procedure. Scand. J. Stat. 6.",
+    "McNemar 1947: Note on the sampling error of the difference between correlated proportions. "
+    "Psychometrika 12.",
+    "Schuirmann 1987: A comparison of the two one-sided tests procedure and the power approach. "
+    "J. Pharmacokinet. Biopharm. 15.",
+)
+
+
+def direction(metric: Metric) -> str:
+    """Return which way a metric is better, in words."""
+    if metric.higher_is_better is None:
+        return "descriptive"
+    return "higher is better" if metric.higher_is_better else "lower is better"
+
+
+def caveats(
+    manifest: Manifest, findings: Sequence[Finding], receipts: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Return what a reader must know before quoting a number."""
+    found = []
+    if manifest.model.get("note"):
+        found.append(str(manifest.model["note"]))
+    dense = [str(v["name"]) for v in manifest.variants if v.get("execution") == "dequantized"]
+    if dense:
+        found.append(
+            f"{listing(dense)} ran dequantized: dense matrices that hold exactly the quantized weights. What "
+            "a kernel's own arithmetic adds is not measured, and no speed can be read off."
+        )
+    found += _seeds(manifest, receipts)
+    found += _few_groups(manifest, findings)
+    missing = [f for f in findings if f.n_missing and f.metric != "failure"]
+    if missing:
+        worst = max(missing, key=lambda f: f.n_missing)
+        found.append(
+            "Where an edit failed on either side, metrics of the edit compare the remaining items only; the "
+            f"numbers say how many (fewest: {metric_label(worst.metric)} of {worst.variant} on {worst.dataset}, "
+            f"{worst.n} of {worst.n + worst.n_missing})."
+        )
+    if any(f.verdict == "unresolved" for f in findings):
+        found.append("Unresolved is not unchanged: each such result says how many items would settle it.")
+    return found
+
+
+def _seeds(manifest: Manifest, receipts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the warning that one calibrated checkpoint stands for itself, not for its method."""
+    calibrated = {name for name, receipt in receipts.items() if receipt.get("calibration_digest")}
+    seeds: dict[str, set[Any]] = {}
+    for variant in manifest.variants:
+        if variant["name"] in calibrated:
+            seeds.setdefault(str(variant.get("method")), set()).add(variant.get("seed"))
+    few = [method for method, tried in seeds.items() if len(tried) < 3]
+    if not few:
+        return []
+    verb = "depends" if len(few) == 1 else "depend"
+    return [
+        f"{listing(few)} {verb} on a calibration sample, and fewer than three were tried: the results are "
+        "about these checkpoints, not about the method."
+    ]
+
+
+def _few_groups(manifest: Manifest, findings: Sequence[Finding]) -> list[str]:
+    """Return a warning for data sets with so few groups that Holm cannot let any result through."""
+    family = sum(f.p is not None for f in findings)
+    alpha = float(manifest.analysis.get("alpha", 0.05))
+    few = {
+        f.dataset: f.groups
+        for f in findings
+        if f.test == "sign-flip-permutation" and family * 2.0 ** (1 - f.groups) >= alpha
+    }
+    return [
+        f"The items of {dataset} fall into {groups} groups that are not independent within: too few for any "
+        f"change there to be told from chance among {family} comparisons, whatever its size."
+        for dataset, groups in few.items()
+    ]
+
+
+def methods(manifest: Manifest, findings: Sequence[Finding]) -> list[str]:
+    """Return the methods section, a paragraph each."""
+    used = dict.fromkeys(str(entry.get("method")) for entry in manifest.explainers)
+    found = [_METHODS[name][0] for name in used if name in _METHODS]
+    analysis = manifest.analysis
+    alpha = float(analysis.get("alpha", 0.05))
+    resamples = int(analysis.get("resamples", 10_000))
+    family = sum(f.p is not None for f in findings)
+    found.append(
+        f"Every variant saw the same items, prompts and stop rules, and is compared with {manifest.parent} item "
+        "by item; generation is greedy unless an option says otherwise. Items of one group (a relation, a "
+        f"premise) are not independent, so all statistics work on whole groups. Intervals ({100 * (1 - alpha):g} %) "
+        f"are BCa cluster bootstraps (Efron 1987; {resamples:,} resamples) widened to the t distribution "
+        "(Hesterberg 2015), with one added disagreement each way for yes/no outcomes (Bonett and Price 2012). "
+        "Tests are exact McNemar for yes/no outcomes of independent items (McNemar 1947), otherwise sign-flip "
+        f"permutations of whole groups; p-values are adjusted over all {family} comparisons (Holm 1979)."
+    )
+    found.append(
+        f"A change is called equivalent when its {100 * (1 - 2 * alpha):g} % interval lies within the metric's "
+        "margin, set before looking (two one-sided tests, Schuirmann 1987); otherwise degraded or improved when "
+        f"the adjusted p is below {alpha:g}; otherwise unresolved. The smallest detectable difference has 80 % "
+        "power. Flips are items whose yes/no outcome differs from the parent's in either direction (Dutta et "
+        "al. 2024), with exact intervals (Clopper and Pearson 1934). The question and the choice of measures "
+        "follow Wang et al. 2025."
+    )
+    return found
+
+
+def references(manifest: Manifest) -> list[str]:
+    """Return the cited works, sorted."""
+    used = {str(entry.get("method")) for entry in manifest.explainers}
+    return sorted([*_REFERENCES, *(text for name, (_, text) in _METHODS.items() if name in used)])

@@ -1,0 +1,264 @@
+"""Everything the templates show, worked out beforehand: templates only lay out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from quantxai.manifest import Failure, Manifest
+from quantxai.records import Finding, Metric
+from quantxai.report import plots, prose, text
+from quantxai.report.items import Section, sections
+from quantxai.store import Store
+
+__all__ = ["Group", "Report", "Row", "make_report"]
+
+_HEADLINES = (
+    "own_soft_flip",
+    "parent_soft_flip",
+    "parent_hard_flip",
+    "edit_distance_normalized",
+    "edit_distance",
+    "similarity",
+    "nll",
+    "perplexity",
+    "failure",
+    "recall",
+    "logprob",
+)
+"""Metrics preferred for the plots; where a data set has none of them, its first directional ones."""
+MOST_PANELS = 4
+"""Plots per data set."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric in the table of one data set: its description, the parent, a finding per variant."""
+
+    scorer: str
+    metric: Metric
+    parent_mean: float | None
+    findings: dict[str, Finding]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One explainer on one data set.
+
+    Attributes:
+        explainer: its name.
+        dataset: the data set's name.
+        entry: the manifest's description of both.
+        rows: one per metric.
+        panels: title, caption and picture of the plots.
+        failed: failed generations by kind and variant.
+        measured: items of the data set with a row, by variant.
+    """
+
+    explainer: str
+    dataset: str
+    entry: dict[str, Any]
+    rows: list[Row]
+    panels: list[tuple[str, str, Markup]]
+    failed: dict[str, dict[str, int]]
+    measured: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All a template needs."""
+
+    manifest: Manifest
+    title: str
+    headline: str
+    basis: str
+    incomplete: list[str]
+    caveats: list[str]
+    methods: list[str]
+    references: list[str]
+    variants: list[str]
+    sentences: dict[str, str]
+    groups: list[Group]
+    legend: Markup
+    sections: list[Section]
+    failures: list[Failure]
+    receipts: list[tuple[str, list[str]]]
+    receipt_columns: list[str]
+    warnings: list[tuple[str, str]]
+
+
+def make_report(store: Store) -> Report:
+    """Read a run and work out its report."""
+    manifest = store.manifest
+    findings, rows, measurements = store.findings(), store.rows(), store.measurements()
+    receipts, failures = store.receipts(), store.failures()
+    names = [str(entry["name"]) for entry in manifest.variants]
+    variants = [name for name in names if name != manifest.parent]
+    metrics = {
+        (str(s["scorer"]), str(m["name"])): Metric.model_validate(m)
+        for s in manifest.scorers
+        for m in s["metrics"]
+    }
+    points = _points(manifest, receipts, variants)
+    groups = [_group(entry, findings, rows, metrics, variants, points) for entry in manifest.explainers]
+    headline, basis = text.answer(findings, variants)
+    binary = {name: None for (_, name), metric in metrics.items() if metric.kind == "binary"}
+    columns, table = _receipts(manifest, receipts)
+    return Report(
+        manifest=manifest,
+        title=f"Does quantizing {manifest.model.get('name', 'the model')} change how it explains itself?",
+        headline=headline,
+        basis=basis,
+        incomplete=_incomplete(store, manifest, findings, failures),
+        caveats=prose.caveats(manifest, findings, receipts),
+        methods=prose.methods(manifest, findings),
+        references=prose.references(manifest),
+        variants=variants,
+        sentences={name: text.variant_sentence(name, findings) for name in variants},
+        groups=groups,
+        legend=plots.legend(points),
+        sections=sections(rows, measurements, [manifest.parent, *variants], binary),
+        failures=failures,
+        receipts=table,
+        receipt_columns=columns,
+        warnings=[
+            (name, str(w)) for name, receipt in receipts.items() for w in receipt.get("warnings") or []
+        ],
+    )
+
+
+def _incomplete(
+    store: Store, manifest: Manifest, findings: Sequence[Finding], failures: Sequence[Failure]
+) -> list[str]:
+    """Return what is missing from the run, one sentence each."""
+    found = []
+    missing = [key for key in manifest.cells if not store.has(key)]
+    if missing:
+        found.append(
+            f"{len(missing)} of {len(manifest.cells)} cells are not done; what follows rests on the others. "
+            "Give the command that made the run again to complete it."
+        )
+    if failures:
+        names = dict.fromkeys(failure.variant for failure in failures)
+        found.append(
+            f"{text.count(len(failures), 'failure')} recorded, in {text.listing(list(names))}: see Failures."
+        )
+    if not findings:
+        found.append("Variants have not been compared yet: quantxai compare does it.")
+    return found
+
+
+def _points(
+    manifest: Manifest, receipts: dict[str, dict[str, Any]], variants: Sequence[str]
+) -> list[plots.Point]:
+    """Return the variants by bits, with one shape for each method."""
+    methods = {str(entry["name"]): str(entry.get("method", "")) for entry in manifest.variants}
+    order = list(dict.fromkeys(methods[name] for name in variants))
+    points = []
+    for name in variants:
+        bits = receipts.get(name, {}).get("weight_bits")
+        known = float(bits) if isinstance(bits, int | float) else None
+        points.append(plots.Point(name, known, methods[name], order.index(methods[name])))
+    return sorted(
+        points, key=lambda point: (point.bits is None, point.bits or 0, point.method, point.variant)
+    )
+
+
+def _group(
+    entry: dict[str, Any],
+    findings: Sequence[Finding],
+    rows: pd.DataFrame,
+    metrics: dict[tuple[str, str], Metric],
+    variants: Sequence[str],
+    points: Sequence[plots.Point],
+) -> Group:
+    explainer, dataset = str(entry["explainer"]), str(entry["dataset"])
+    own = [f for f in findings if (f.explainer, f.dataset) == (explainer, dataset)]
+    by_metric: dict[tuple[str, str], dict[str, Finding]] = {}
+    for finding in own:
+        by_metric.setdefault((finding.scorer, finding.metric), {})[finding.variant] = finding
+    lines = []
+    for key, metric in metrics.items():
+        if key in by_metric:
+            best = max(by_metric[key].values(), key=lambda f: f.n)
+            ordered = {name: by_metric[key][name] for name in variants if name in by_metric[key]}
+            lines.append(Row(key[0], metric, best.parent_mean, ordered))
+    part = rows[(rows.explainer == explainer) & (rows.dataset == dataset)]
+    return Group(
+        explainer, dataset, entry, lines, _panels(lines, points, dataset), _failed(part),
+        {str(name): int(n) for name, n in part.groupby("variant", sort=False).size().items()},
+    )  # fmt: skip
+
+
+def _panels(
+    rows: Sequence[Row], points: Sequence[plots.Point], dataset: str
+) -> list[tuple[str, str, Markup]]:
+    """Return the plots of the preferred metrics, or of the first there are."""
+    chosen = [row for name in _HEADLINES for row in rows if row.metric.name == name]
+    if not chosen:
+        chosen = sorted(rows, key=lambda row: row.metric.higher_is_better is None)
+    panels = []
+    for row in chosen[:MOST_PANELS]:
+        title = f"{text.metric_label(row.metric.name)}, {dataset}"
+        picture = plots.panel(points, list(row.findings.values()), title)
+        if picture:
+            panels.append((text.metric_label(row.metric.name), prose.direction(row.metric), picture))
+    return panels
+
+
+def _failed(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Return how often each kind of failed generation occurred, by kind and variant."""
+    if "failure" not in rows:
+        return {}
+    counts = rows.dropna(subset=["failure"]).groupby(["failure", "variant"], sort=True).size()
+    found: dict[str, dict[str, int]] = {}
+    for (kind, variant), number in counts.items():
+        found.setdefault(str(kind), {})[str(variant)] = int(number)
+    return found
+
+
+_RECEIPT_COLUMNS = {
+    "weight_bits": "bits",
+    "bits_per_weight": "bits per weight, scales included",
+    "group_size": "group size",
+    "perplexity": "perplexity",
+    "rtn_same_grid_perplexity": "perplexity of round-to-nearest on the same grid",
+    "execution": "execution",
+    "dtype": "compute type",
+    "kernel": "kernel",
+    "quantization_seconds": "quantization, s",
+    "calibration_digest": "calibration text",
+}
+
+
+def _receipts(
+    manifest: Manifest, receipts: dict[str, dict[str, Any]]
+) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return the table of receipts: the columns any receipt fills, and a line per variant."""
+    lines = {}
+    for entry in manifest.variants:
+        receipt = receipts.get(str(entry["name"]), {})
+        options = receipt.get("options") or entry.get("options") or {}
+        lines[str(entry["name"])] = {
+            "group_size": options.get("group_size"),
+            **{key: entry[key] for key in ("execution", "dtype") if key in entry},
+            **receipt,
+        }
+    columns = [key for key in _RECEIPT_COLUMNS if any(line.get(key) is not None for line in lines.values())]
+    table = [(name, [_plain(line.get(key), key) for key in columns]) for name, line in lines.items()]
+    return [_RECEIPT_COLUMNS[key] for key in columns], table
+
+
+def _plain(value: Any, key: str) -> str:
+    if value is None:
+        return "\N{EN DASH}"
+    if key.endswith("digest"):
+        return str(value)[:8]
+    if isinstance(value, float) and not isinstance(value, bool):
+        return text.significant(value, 4).removesuffix(".000").removesuffix(".00")
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,241 @@
+"""The sweep itself: fetch, quantize, explain, score, compare, report; resumable at every cell."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from quantxai import machine
+from quantxai.compare import compare
+from quantxai.config import SweepConfig, parse_config
+from quantxai.errors import CorruptCell, IncompleteRun, ModelError, RunError
+from quantxai.manifest import CellKey
+from quantxai.plan import Plan, make_plan
+from quantxai.records import Metric
+from quantxai.report import build_report
+from quantxai.store import Store
+from quantxai.variants import check_packages
+from quantxai.workers import FetchParent, Job, Message, RunVariant, ScoreRows, run_jobs
+
+__all__ = ["Progress", "Silent", "compare_run", "sweep"]
+
+
+class Progress(Protocol):
+    """Who is told how a sweep is going."""
+
+    def line(self, text: str) -> None:
+        """Something worth a line happened."""
+
+    def start(self, what: str, total: int) -> None:
+        """A stage of `total` units begins."""
+
+    def advance(self, units: int) -> None:
+        """Units of the stage were finished."""
+
+    def stop(self) -> None:
+        """The stage is over."""
+
+
+class Silent:
+    """A Progress that says nothing."""
+
+    def line(self, text: str) -> None:
+        """Say nothing."""
+
+    def start(self, what: str, total: int) -> None:
+        """Say nothing."""
+
+    def advance(self, units: int) -> None:
+        """Say nothing."""
+
+    def stop(self) -> None:
+        """Say nothing."""
+
+
+def sweep(
+    config: SweepConfig | Mapping[str, Any] | None = None,
+    out: str | Path = "runs/default",
+    *,
+    progress: Progress | None = None,
+    recompute_corrupt: bool = False,
+) -> Store:
+    """Run a sweep, or finish one that was interrupted, and return its store.
+
+    Cells that are stored are not computed again. Call it under `if __name__ == "__main__":` in a
+    script, because its worker processes import the script.
+
+    Args:
+        config: a configuration, or its tables as a TOML file would hold them; the default sweep where
+            left out.
+        out: the run directory.
+        progress: told how it goes; nothing is printed where left out.
+        recompute_corrupt: compute cells again that do not match their checksum.
+
+    Raises:
+        InputError: what is asked for cannot be done; nothing was computed.
+        CorruptCell: a stored cell is damaged and `recompute_corrupt` is off.
+        IncompleteRun: some cells failed; the rest is stored, compared and reported.
+
+    Example:
+        ```python
+        from quantxai.run import sweep
+
+        if __name__ == "__main__":
+            store = sweep({"variants": [{"quantizer": "full"}, {"quantizer": "rtn", "bits": 3}]}, "runs/rtn")
+            for finding in store.findings():
+                print(finding.variant, finding.metric, finding.estimate, finding.verdict)
+        ```
+    """
+    if not isinstance(config, SweepConfig):
+        config = parse_config(config or {})
+    plan = make_plan(config)
+    check_packages(list(plan.variants))
+    store = Store(out)
+    with store.lock():
+        return _Sweep(plan, store, progress or Silent(), recompute_corrupt).run()
+
+
+class _Sweep:
+    """One issue of the command on one run directory."""
+
+    def __init__(self, plan: Plan, store: Store, progress: Progress, recompute_corrupt: bool) -> None:
+        self.plan, self.store, self.progress = plan, store, progress
+        self.recompute_corrupt = recompute_corrupt
+        self.failed: list[str] = []
+        self.value: Any = None
+
+    def run(self) -> Store:
+        self._write_manifest()
+        self._check_stored()
+        parent = self._fetch()
+        self._explain(parent)
+        self._score(parent)
+        self.progress.line("comparing variants and writing the report")
+        compare_run(self.store)
+        build_report(self.store)
+        missing = [c.key for c in (*self.plan.rows, *self.plan.scores) if not self.store.has(c.key)]
+        if self.failed or missing:
+            raise IncompleteRun(
+                f"{len(missing)} of {len(self.plan.rows) + len(self.plan.scores)} cells are missing"
+                + "".join(f"\n  {reason}" for reason in dict.fromkeys(self.failed))
+                + f"\nAll others are stored and reported in {self.store.path / 'report.html'}. "
+                "Give the same command again to retry."
+            )
+        return self.store
+
+    def _write_manifest(self) -> None:
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        try:
+            earlier = self.store.manifest
+        except RunError:
+            if (self.store.path / "manifest.json").is_file():
+                raise
+            self.store.write_manifest(self.plan.manifest([command]))
+            return
+        self.store.write_manifest(self.plan.manifest([*earlier.commands, command], earlier.created))
+
+    def _check_stored(self) -> None:
+        corrupt = self.store.corrupt()
+        if corrupt and not self.recompute_corrupt:
+            names = "".join(f"\n  {self.store.path / key.id}" for key in corrupt)
+            raise CorruptCell(
+                f"{len(corrupt)} stored cell(s) do not match their checksum:{names}\nNothing else is affected. "
+                "Give the same command with --recompute-corrupt to compute them again."
+            )
+        for key in corrupt:
+            self.progress.line(f"discarding the corrupt cell {key.id}")
+            self.store.discard(key)
+
+    def _fetch(self) -> Path:
+        if self.plan.model.path is None or any(not v.prepared for v in self.plan.variants):
+            job = FetchParent("model", machine.cores(), self.plan.model, self.plan.variants)
+            self._run([job], 1)
+            if self.failed:
+                raise ModelError(self.failed[0])
+            return Path(self.value)
+        return self.plan.model.path
+
+    def _explain(self, parent: Path) -> None:
+        missing = [c for c in self.plan.rows if not self.store.has(c.key)]
+        receipts = self.store.receipts()
+        jobs = [
+            RunVariant(
+                name=variant.name,
+                threads=self.plan.threads,
+                variant=variant,
+                parent=parent,
+                run=self.store.path,
+                cells=[c for c in missing if c.variant is variant],
+                batch_tokens=self.plan.config.batch_tokens,
+                seed=self.plan.config.seed,
+            )
+            for variant in self.plan.variants
+        ]
+        jobs = [j for j in jobs if j.cells or j.variant.name not in receipts]
+        # Those that still have to be quantized take longest, and int8 is slowest to run: start them first.
+        jobs.sort(key=lambda j: (j.variant.prepared, j.variant.quantizer.has_twin))
+        self.progress.start("explaining", sum(len(c.items) for c in missing))
+        self._run(jobs, self.plan.workers)
+        self.progress.stop()
+
+    def _score(self, parent: Path) -> None:
+        ready = [
+            c for c in self.plan.scores if not self.store.has(c.key) and all(self.store.has(k) for k in c.rows)
+        ]
+        if not ready:
+            return
+        job = ScoreRows(
+            name="scoring",
+            threads=machine.cores(),
+            parent_variant=self.plan.parent,
+            parent=parent,
+            run=self.store.path,
+            cells=ready,
+            batch_tokens=self.plan.config.batch_tokens,
+        )
+        self.progress.start("scoring", len(ready))
+        self._run([job], 1)
+        self.progress.stop()
+
+    def _run(self, jobs: list[Any], workers: int) -> None:
+        if jobs:
+            run_jobs(jobs, workers, self._handle, self.store.path / "log.txt")
+
+    def _handle(self, job: Job, message: Message) -> None:
+        kind, value = message
+        if kind == "line":
+            self.progress.line(value)
+        elif kind == "value":
+            self.value = value
+        elif kind == "done":
+            _, items, _ = value
+            self.progress.advance(items or 1)
+        elif kind == "failed":
+            what, reason = value
+            name = what.id if isinstance(what, CellKey) else what
+            if isinstance(job, RunVariant) and not isinstance(what, CellKey):
+                self.store.fail(job.variant.name, reason)
+            self.failed.append(reason if isinstance(job, FetchParent) else f"{name}: {reason}")
+            self.progress.line(f"failed: {name}: {reason}")
+
+
+def compare_run(store: Store) -> None:
+    """Compare every variant of a run with its parent, and store the findings."""
+    manifest = store.manifest
+    metrics = {
+        (s["scorer"], m["name"]): Metric.model_validate(m) for s in manifest.scorers for m in s["metrics"]
+    }
+    analysis = manifest.analysis
+    findings = compare(
+        store.measurements(),
+        metrics,
+        parent=manifest.parent,
+        alpha=analysis["alpha"],
+        resamples=analysis["resamples"],
+        seed=analysis["seed"],
+        margins=analysis["margins"],
+    )
+    store.write_findings(findings)

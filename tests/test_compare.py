@@ -1,0 +1,261 @@
+"""Findings: the right items are paired, the right test is used, and the verdict follows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from quantxai.compare import compare
+from quantxai.errors import InputError
+from quantxai.records import Finding, Measurement, Metric
+
+FLIP = Metric(
+    name="flip", kind="binary", higher_is_better=True, margin=0.1, unit="proportion", description="Flips."
+)
+NLL = Metric(
+    name="nll", kind="continuous", higher_is_better=False, margin=0.2, unit="nats", description="Fluency."
+)
+LENGTH = Metric(
+    name="length", kind="continuous", higher_is_better=None, margin=1, unit="tokens", description="Length."
+)
+METRICS = {("s", metric.name): metric for metric in (FLIP, NLL, LENGTH)}
+
+
+def measured(
+    values: dict[str, list[float | None]],
+    metric: str = "flip",
+    groups: list[str] | None = None,
+    dataset: str = "d",
+) -> pd.DataFrame:
+    """One metric's values by variant, items in order."""
+    rows = [
+        (
+            variant,
+            "e",
+            dataset,
+            f"i{index:04d}",
+            groups[index] if groups else f"g{index:04d}",
+            "s",
+            metric,
+            value,
+        )
+        for variant, column in values.items()
+        for index, value in enumerate(column)
+    ]
+    return pd.DataFrame(rows, columns=list(Measurement.COLUMNS)).astype({"value": float})
+
+
+def one(frame: pd.DataFrame, **options: object) -> Finding:
+    (finding,) = compare(frame, METRICS, **options)  # type: ignore[arg-type]
+    return finding
+
+
+def test_a_binary_finding_by_hand() -> None:
+    full = [1.0] * 12 + [0.0] * 8
+    quantized = [0.0] * 9 + [1.0] * 3 + [1.0] * 1 + [0.0] * 7
+    found = one(measured({"full": full, "q": quantized}))
+    assert (found.n, found.n_missing, found.groups) == (20, 0, 20)
+    assert (found.parent_mean, found.variant_mean) == (0.6, 0.2)
+    assert found.estimate == found.effect_size == pytest.approx(-0.4)
+    assert found.test == "mcnemar-exact"
+    assert found.p == found.p_adjusted == pytest.approx(22 / 1024)  # 2 * (1 + 10) / 2^10
+    assert found.flips == 0.5
+    interval = stats.binomtest(10, 20).proportion_ci()
+    assert (found.flips_low, found.flips_high) == pytest.approx((interval.low, interval.high))
+    assert found.ci_low < -0.4 < found.ci_high < 0
+    assert found.verdict == "degraded"
+    assert found.n_to_resolve is None
+
+
+def test_a_continuous_finding_by_hand() -> None:
+    found = one(measured({"full": [1.0, 2.0, 3.0], "q": [2.0, 4.0, 6.0]}, "nll"))
+    assert found.estimate == 2
+    assert found.effect_size == 2  # differences 1, 2, 3
+    assert found.test == "sign-flip-permutation"
+    assert found.p == 0.25
+    assert (found.flips, found.flips_low) == (None, None)
+    assert found.verdict == "unresolved"
+
+
+@pytest.mark.parametrize(
+    ("shift", "spread", "verdict"),
+    [(0.5, 0.5, "degraded"), (-0.5, 0.5, "improved"), (0.0, 0.5, "equivalent"), (0.1, 2.0, "unresolved")],
+)
+def test_verdicts_follow_the_direction(shift: float, spread: float, verdict: str) -> None:
+    noise = np.random.default_rng(0).standard_normal(200)
+    noise = (noise - noise.mean()) * spread
+    found = one(measured({"full": [0.0] * 200, "q": list(noise + shift)}, "nll"))
+    assert found.verdict == verdict
+    assert (found.n_to_resolve is not None) == (verdict == "unresolved")
+
+
+def test_higher_is_better_turns_the_verdict_round() -> None:
+    found = one(measured({"full": [0.0] * 30, "q": [1.0] * 25 + [0.0] * 5}))
+    assert found.verdict == "improved"
+
+
+def test_a_small_change_is_equivalent_even_when_significant() -> None:
+    noise = np.random.default_rng(0).standard_normal(400) * 0.1
+    found = one(measured({"full": [0.0] * 400, "q": list(noise + 0.05)}, "nll"))
+    assert found.p < 0.001
+    assert found.verdict == "equivalent"
+
+
+def test_equivalence_asks_for_the_interval_of_two_one_sided_tests() -> None:
+    # 95 % reaches beyond the margin, 90 % does not.
+    noise = np.random.default_rng(1).standard_normal(400)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    frame = measured({"full": [0.0] * 400, "q": list(noise)}, "nll")
+    found = one(frame, margins={"nll": 1.8 / 20})
+    assert found.ci_high > 1.8 / 20
+    assert found.verdict == "equivalent"
+    assert one(frame, margins={"nll": 1.5 / 20}).verdict == "unresolved"
+
+
+def test_a_few_identical_outcomes_are_no_proof_of_equivalence() -> None:
+    assert one(measured({"full": [1.0] * 10, "q": [1.0] * 10})).verdict == "unresolved"
+    assert one(measured({"full": [1.0] * 200, "q": [1.0] * 200})).verdict == "equivalent"
+
+
+def test_only_items_with_both_values_are_paired() -> None:
+    frame = measured({"full": [1.0, 1.0, None, 0.0, 0.0], "q": [0.0, None, 1.0, 0.0]})
+    found = one(frame.sample(frac=1, random_state=3))
+    assert (found.n, found.n_missing) == (2, 3)
+    assert found.estimate == -0.5
+    assert found.parent_mean == 0.5
+
+
+def test_nothing_to_compare_gives_no_numbers() -> None:
+    found = one(measured({"full": [None, None], "q": [1.0, 0.0]}))
+    assert (found.n, found.n_missing, found.test) == (0, 2, "none")
+    numbers = (
+        "estimate",
+        "ci_low",
+        "p",
+        "p_adjusted",
+        "effect_size",
+        "flips",
+        "minimum_detectable",
+        "verdict",
+    )
+    assert [getattr(found, name) for name in numbers] == [None] * len(numbers)
+    alone = one(measured({"q": [1.0, 0.0]}))
+    assert (alone.n, alone.verdict) == (0, None)
+    assert compare(measured({"full": [1.0]}), METRICS) == []
+
+
+def test_a_single_group_gives_no_interval() -> None:
+    found = one(measured({"full": [0.0] * 5, "q": [1.0] * 5}, groups=["same"] * 5))
+    assert (found.ci_low, found.p, found.verdict, found.n_to_resolve) == (None, 1.0, "unresolved", None)
+
+
+def test_items_of_one_group_are_not_independent() -> None:
+    values = {"full": [0.0] * 40, "q": [1.0] * 20 + [0.0] * 20}
+    alone = one(measured(values))
+    together = one(measured(values, groups=[f"g{index // 10}" for index in range(40)]))
+    assert alone.test == "mcnemar-exact"
+    assert together.test == "sign-flip-permutation"
+    assert together.p == 0.5  # two groups move: ++, +-, -+, --
+    assert together.p > 1000 * alone.p
+    assert together.ci_high - together.ci_low > 2 * (alone.ci_high - alone.ci_low)
+
+
+def test_descriptive_metrics_get_an_interval_and_no_verdict() -> None:
+    frame = measured({"full": [0.0] * 30, "q": [5.0] * 29 + [4.0]}, "length")
+    found = one(frame)
+    assert (found.test, found.p, found.p_adjusted, found.verdict) == ("none", None, None, None)
+    assert found.ci_low < found.estimate < found.ci_high
+
+
+def test_holm_covers_every_directional_finding_of_the_run() -> None:
+    noise = np.random.default_rng(0).standard_normal((3, 30))
+    frames = [
+        measured({"full": [0.0] * 30, "q": list(noise[0] + 0.4), "r": list(noise[1])}, "nll"),
+        measured({"full": [0.0] * 30, "q": [1.0] * 6 + [0.0] * 24}),
+        measured({"full": [0.0] * 30, "q": list(noise[2])}, "length"),
+    ]
+    findings = compare(pd.concat(frames), METRICS)
+    family = sorted((f for f in findings if f.p is not None), key=lambda f: f.p)
+    expected = np.maximum.accumulate([f.p * (3 - rank) for rank, f in enumerate(family)])
+    assert [f.p_adjusted for f in family] == pytest.approx(np.minimum(expected, 1).tolist())
+    assert len(findings) == 4
+
+
+def test_enough_patterns_are_drawn_for_holm_to_reach_alpha() -> None:
+    frames = [
+        measured({"full": [0.0] * 40, **{f"q{i:03d}": [1.0] * 40 for i in range(60)}}, "nll", dataset=f"d{d}")
+        for d in range(3)
+    ]
+    findings = compare(pd.concat(frames), METRICS, resamples=200)
+    assert {f.verdict for f in findings} == {"degraded"}
+
+
+def test_the_order_of_rows_does_not_matter_and_the_seed_does() -> None:
+    source = np.random.default_rng(0)
+    frame = pd.concat(
+        measured(
+            {name: list(source.standard_normal(60)) for name in ("full", "b", "a")},
+            metric,
+            groups=[f"g{index % 20}" for index in range(60)],
+        )
+        for metric in ("nll", "length")
+    )
+    findings = compare(frame, METRICS)
+    assert findings == compare(frame.sample(frac=1, random_state=1), METRICS)
+    assert findings != compare(frame, METRICS, seed=1)
+    assert [(f.metric, f.variant) for f in findings] == [
+        ("nll", "a"), ("nll", "b"), ("length", "a"), ("length", "b")
+    ]  # fmt: skip
+
+
+def test_a_further_variant_leaves_the_others_intervals_alone() -> None:
+    source = np.random.default_rng(0)
+    values = {name: list(source.standard_normal(60)) for name in ("full", "a", "b")}
+    both = compare(measured(values, "nll"), METRICS)
+    alone = one(measured({name: values[name] for name in ("full", "a")}, "nll"))
+    assert (both[0].ci_low, both[0].ci_high) == pytest.approx((alone.ci_low, alone.ci_high), abs=1e-12)
+
+
+def test_another_parent() -> None:
+    found = one(measured({"base": [1.0] * 30, "full": [0.0] * 30}), parent="base")
+    assert (found.variant, found.parent, found.verdict) == ("full", "base", "degraded")
+
+
+def test_margins_are_replaced_by_name() -> None:
+    frame = measured({"full": [0.0] * 30, "q": [0.0] * 30})
+    assert one(frame).margin == 0.1
+    assert one(frame, margins={"flip": 0.3}).margin == 0.3
+    assert one(frame, margins={"flip": 0.3, "s.flip": 0.2}).margin == 0.2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "message"),
+    [
+        (lambda f: pd.concat([f, f.iloc[[0]]]), {}, r"'i0000' of 'd' has two values of s\.flip.*'full'"),
+        (lambda f: f.assign(metric="flop"), {}, r"no description of the metric 's\.flop'"),
+        (lambda f: f, {"margins": {"flap": 0.1}}, r"unknown metric 'flap'.*Did you mean 'flip'"),
+    ],
+)
+def test_bad_input_is_named(
+    spoil: Callable[[pd.DataFrame], pd.DataFrame], options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        one(spoil(measured({"full": [1.0, 0.0], "q": [1.0, 1.0]})), **options)
+
+
+def test_a_whole_sweep_takes_seconds() -> None:
+    source = np.random.default_rng(0)
+    metrics = {("s", f"m{i:02d}"): NLL.model_copy(update={"name": f"m{i:02d}"}) for i in range(25)}
+    variants = ["full", *(f"q{i}" for i in range(6))]
+    frame = pd.concat(
+        measured({v: list(source.standard_normal(300)) for v in variants}, name) for _, name in metrics
+    )
+    frame.loc[source.random(len(frame)) < 0.05, "value"] = None
+    begin = time.perf_counter()
+    assert len(compare(frame, metrics)) == 150
+    assert time.perf_counter() - begin < 10
