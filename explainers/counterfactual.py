@@ -37,8 +37,11 @@ _STOP = ("</edit>", "\n")
 
 _OPEN = re.compile(r"<\s*edit\s*>", re.IGNORECASE)
 _CLOSE = re.compile(r"<\s*[/\\]\s*e", re.IGNORECASE)
-_FIELD = re.compile(r"(?:edited\s+)?(?:news|text|premise|hypothesis)\s*:\s*", re.IGNORECASE)
-_NEXT_FIELD = re.compile(r"(?:news|premise|hypothesis|topic|label)\s*:|from \w+ to \w+\s*:", re.IGNORECASE)
+_NAMES = {"text": "text|news", "hypothesis": "hypothesis", "premise": "premise"}
+_NEXT_EXAMPLE = re.compile(
+    r"(?:news|topic|label|premise|hypothesis)(?:, \w+)?\s*:|(?:text about|same \w+,|from) [\w ,]+:",
+    re.IGNORECASE,
+)
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`"}
 
 
@@ -92,15 +95,14 @@ class Counterfactual(Explainer):
         before = judge.logprobs(lm, [item.text for item in items])
         predicted = [dataset.labels[int(i)] for i in before.argmax(axis=1)]
         targets = [
-            _target(item, dataset.labels, label, seed)
-            for item, label in zip(items, predicted, strict=True)
+            _target(item, dataset.labels, label, seed) for item, label in zip(items, predicted, strict=True)
         ]
         generated = lm.generate(
             [_prompt(i, part, p, t) for i, p, t in zip(items, predicted, targets, strict=True)],
             max_new_tokens=self.max_new_tokens,
             stop=_STOP,
         )
-        edits = [parse_edit(g, _part(i, part)) for i, g in zip(items, generated, strict=True)]
+        edits = [parse_edit(g, _part(i, part), part) for i, g in zip(items, generated, strict=True)]
         texts = [
             judged_text(part, _context(i, part), e)
             for i, (e, _) in zip(items, edits, strict=True)
@@ -135,7 +137,9 @@ def judged_text(part: str, context: str, text: str) -> str:
     return inference_text(context, text) if part == "hypothesis" else inference_text(text, context)
 
 
-def parse_edit(generation: Generation, original: str) -> tuple[str | None, Failure | None]:
+def parse_edit(
+    generation: Generation, original: str, part: str = "text"
+) -> tuple[str | None, Failure | None]:
     """Read the edit out of what was generated after the open tag.
 
     Tolerated: a missing or misspelt end tag, a repeated tag or field name, more lines after it, quotes
@@ -145,6 +149,7 @@ def parse_edit(generation: Generation, original: str) -> tuple[str | None, Failu
         generation: the continuation of a prompt that ends in the open tag.
         original: the text before the edit; differences in case, white space and final punctuation
             alone do not count as an edit.
+        part: what is edited: text, hypothesis or premise.
 
     Returns:
         The edit and None, or None and the reason.
@@ -152,14 +157,14 @@ def parse_edit(generation: Generation, original: str) -> tuple[str | None, Failu
     raw = generation.text
     if not raw.strip():
         return None, "empty"
-    inside = _OPEN.split(raw)[-1]
-    closed = _CLOSE.search(inside)
-    lines = [" ".join(line.split()) for line in inside[: closed.start() if closed else None].split("\n")]
+    closed = _CLOSE.search(raw)
+    inside = _OPEN.split(raw[: closed.start()] if closed else raw)[-1]
+    lines = [" ".join(line.split()) for line in inside.split("\n")]
     lines = [line for line in lines if line] or [""]
-    text = _FIELD.sub("", lines[0], count=1) if _FIELD.match(lines[0]) else lines[0]
+    text = re.sub(rf"^(?:(?:edited|new) )?(?:{_NAMES[part]})\s*:\s*", "", lines[0], flags=re.IGNORECASE)
     if len(lines) == 1 and closed is None and generation.stopped == "length":
         return None, "unparsed"
-    if _NEXT_FIELD.match(text):
+    if _NEXT_EXAMPLE.match(text):
         return None, "unparsed"
     while len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
         text = text[1:-1].strip()
@@ -197,6 +202,8 @@ def _part(item: Item, part: str) -> str:
 
 
 def _context(item: Item, part: str) -> str:
-    return {"text": "", "hypothesis": item.fields.get("premise", ""), "premise": item.fields.get("hypothesis", "")}[
-        part
-    ]
+    return {
+        "text": "",
+        "hypothesis": item.fields.get("premise", ""),
+        "premise": item.fields.get("hypothesis", ""),
+    }[part]

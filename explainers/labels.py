@@ -132,9 +132,7 @@ def fingerprint() -> str:
 
 def _split(dataset: Dataset, shots: int) -> tuple[list[Item], list[Item]]:
     """Demonstrations in the prompt, label by label in turn, and the others."""
-    by_label = {
-        label: [d for d in dataset.demonstrations if d.label == label] for label in dataset.labels
-    }
+    by_label = {label: [d for d in dataset.demonstrations if d.label == label] for label in dataset.labels}
     for label, items in by_label.items():
         if len(items) <= shots:
             raise DataError(

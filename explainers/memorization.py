@@ -74,8 +74,8 @@ def _prompt(item: Item, dataset: Dataset, shots: int) -> str:
     shown = [d for d in dataset.demonstrations if d.group == item.group][:shots]
     if len(shown) < shots:
         raise DataError(
-            f"{dataset.name}: relation '{item.group}' has {len(shown)} demonstrations, memorization is to show "
-            f"{shots}; lower the option shots"
+            f"{dataset.name}: relation '{item.group}' has {len(shown)} demonstrations and memorization is to "
+            f"show {shots}; lower the option shots"
         )
     return "".join(f"{_query(d)} {d.label}.\n" for d in shown) + _query(item)
 

@@ -28,7 +28,6 @@ class AWQ(Quantizer):
     packages: ClassVar[tuple[str, ...]] = ("gptqmodel", "optimum")
     calibrated: ClassVar[bool] = True
     writes_checkpoint: ClassVar[bool] = True
-    kernel_dtypes: ClassVar[tuple[str, ...]] = ("bfloat16", "float16")
 
     bits: Literal[4, 8] = Field(4, description="Bits per weight; 4 is what GPU kernels and other tools read.")
     group_size: int = Field(64, ge=8, description="Weights that share a scale; must divide every layer's width.")
@@ -51,6 +50,11 @@ class AWQ(Quantizer):
     def grid(self) -> Grid:
         """See Quantizer.grid."""
         return Grid(self.bits, self.group_size, self.symmetric)
+
+    @property
+    def kernel_dtypes(self) -> tuple[str, ...]:
+        """See Quantizer.kernel_dtypes. bfloat16 has no bits left for what 8-bit scales resolve."""
+        return ("float16",) if self.bits == 8 else ("bfloat16", "float16")
 
     def check(self, architecture: Architecture) -> None:
         """See Quantizer.check."""

@@ -16,6 +16,9 @@ def import_gptqmodel() -> Any:
     # Its CPU pool refuses to start with more workers than cores allow; read at import.
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(min(2, os.cpu_count() or 1)))
     import gptqmodel
+    import torch
 
+    # Its torch kernels compile themselves at the first call, a minute for what is then run once.
+    torch._dynamo.config.disable = True
     logging.getLogger("gptqmodel").setLevel(logging.ERROR)
     return gptqmodel

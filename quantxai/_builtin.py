@@ -81,9 +81,7 @@ def calibration(data: Path = DATA) -> tuple[str, ...]:
         for i in inference(data)["calibration"]
     )
     wording = {r["name"]: r["prompt_templates"][-1] for r in map(json_file, _relation_files(data))}
-    facts = (
-        f"{wording[i.group].replace('{}', i.text)} {i.label}." for i in relations(data)["calibration"]
-    )
+    facts = (f"{wording[i.group].replace('{}', i.text)} {i.label}." for i in relations(data)["calibration"])
     return (*(i.text for i in news(data)["calibration"]), *pairs, *facts)
 
 

@@ -63,7 +63,7 @@ _AG_NEWS_LABELS = {
 
 # AG News lost the "&" of many entities and put a space there: "Haiti #39;s", "a  quot;foolish quot; move".
 _ENTITY = re.compile(r"(?:&|(?<!\w))(#\d+|quot|apos|amp|lt|gt|nbsp);")
-_APOSTROPHE = re.compile(r"(?<=\w) #39;(?=[a-z]{1,2}\b)")
+_JOINED = re.compile(r"(?<=\w) (?:(#39);(?=[a-z]{1,2}\b)|(amp);(?=\w))")
 _CLOSING = re.compile(r"(?<=\S) (#39|quot);(?=\W|$)")
 _ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?")
 
@@ -176,16 +176,16 @@ def relation_items(file: Path, relation: Any) -> Iterator[tuple[Item, str]]:
     try:
         name = str(relation["name"])
         template = str(relation["prompt_templates"][0])
-        samples = [
-            (str(s["subject"]).strip(), str(s["object"]).strip(), s) for s in relation["samples"]
-        ]
+        samples = [(str(s["subject"]).strip(), str(s["object"]).strip(), s) for s in relation["samples"]]
     except (KeyError, IndexError, TypeError) as error:
         raise DataError(
             f"{file}: not a relation as LRE publishes them ({type(error).__name__}: {error}); expected an "
             "object with name, prompt_templates (a list) and samples (a list of subject and object)"
         ) from error
     if template.count("{}") != 1:
-        raise DataError(f"{file}: prompt_templates[0] must hold '{{}}' once for the subject, found {template!r}")
+        raise DataError(
+            f"{file}: prompt_templates[0] must hold '{{}}' once for the subject, found {template!r}"
+        )
     slug = re.sub(r"\W+", "_", name.strip()).lower()
     seen: set[tuple[str, str]] = set()
     for number, (subject, obj, sample) in enumerate(samples, 1):
@@ -214,9 +214,7 @@ def json_file(path: Path) -> Any:
         raise DataError(f"{path}: cannot be read as a UTF-8 JSON file: {error}") from error
 
 
-def _columns(
-    source: str, wanted: Mapping[str, tuple[str, ...]], present: Iterable[str]
-) -> dict[str, str]:
+def _columns(source: str, wanted: Mapping[str, tuple[str, ...]], present: Iterable[str]) -> dict[str, str]:
     names = list(present)
     found = {key: next((n for n in accepted if n in names), None) for key, accepted in wanted.items()}
     missing = [key for key, name in found.items() if name is None]
@@ -251,7 +249,7 @@ def _label(entry: Entry, names: Mapping[str, str]) -> str:
 def _restore(text: str) -> str:
     """Undo HTML entities, whole or without their "&", and the backslashes that stand for line breaks."""
     text = text.replace("\\$", "$").replace("\\", " ")
-    text = _CLOSING.sub(r"&\1;", _APOSTROPHE.sub("'", text))
+    text = _CLOSING.sub(r"&\1;", _JOINED.sub(r"&\1\2;", text))
     text = _ENTITY.sub(r"&\1;", text)
     return " ".join(html.unescape(text).split())
 

@@ -17,13 +17,17 @@ def load_dense(source: Path, dtype: str, device: str) -> Any:
         ModelError: transformers cannot load it.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), device_map=device)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"model '{source}' cannot be loaded: {reason}") from error
+        raise ModelError(
+            f"model '{source}' cannot be loaded: {reason}. If it lies in quantxai's cache, remove that folder "
+            "and give the same command again: it is made anew."
+        ) from error
     return model.eval()
 
 

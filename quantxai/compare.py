@@ -9,6 +9,7 @@ measurements ─▶ pairs ─▶ batches of pairs that share their groups ─▶
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -239,9 +240,8 @@ def _finding(pair: _Pair, result: _Result, parent: str, alpha: float, family: in
         adjusted = statistics.minimum_detectable(
             differences, pair.groups, alpha / max(family, 1), binary=pair.binary
         )
-        fields["n_to_resolve"] = statistics.n_to_resolve(
-            detectable, pair.metric.margin, n, estimate or 0.0, adjusted
-        )
+        needed = statistics.n_to_resolve(detectable, pair.metric.margin, n, estimate or 0.0, adjusted)
+        fields["n_to_resolve"] = _with_enough_groups(needed, pair, alpha, family)
     effect = estimate if pair.binary else statistics.paired_effect_size(differences)
     return Finding(
         variant=pair.variant, parent=parent, explainer=explainer, dataset=dataset, scorer=scorer, metric=name,
@@ -253,6 +253,17 @@ def _finding(pair: _Pair, result: _Result, parent: str, alpha: float, family: in
         test=pair.test, p=result.p, p_adjusted=result.p_adjusted, margin=pair.metric.margin,
         minimum_detectable=detectable, verdict=verdict, **_flips(pair), **fields,
     )  # fmt: skip
+
+
+def _with_enough_groups(needed: int | None, pair: _Pair, alpha: float, family: int) -> int | None:
+    """Raise the number of items to where flipping signs can reach alpha at all.
+
+    The smallest p of k groups is 2^(1 - k); Holm may multiply it by the size of the family.
+    """
+    if needed is None or pair.test != "sign-flip-permutation":
+        return needed
+    groups = math.floor(1 + math.log2(family / alpha)) + 1
+    return max(needed, math.ceil(len(pair.before) * groups / len(np.unique(pair.groups))))
 
 
 def _flips(pair: _Pair) -> dict[str, float | None]:

@@ -46,7 +46,7 @@ class ModelConfig(Record):
 class Calibration(Record):
     """The text GPTQ and AWQ are fitted to: the built-in calibration splits, mixed."""
 
-    sequences: int = Field(48, ge=1, description="Number of calibration sequences.")
+    sequences: int = Field(32, ge=1, description="Number of calibration sequences.")
     length: int = Field(256, ge=16, description="Tokens of each sequence.")
 
 
@@ -216,7 +216,7 @@ def _entry(entry: Mapping[str, Any], record: type[Record], kind: registry.Kind, 
     if not isinstance(name, str):
         raise ConfigError(f"{where}: the key '{kind}' is missing; choose one of {', '.join(registry.names(kind))}")
     try:
-        found: type[Method] = registry.method(kind, name)  # type: ignore[call-overload]
+        found: type[Method] = registry.method(kind, name)
     except InputError as error:
         raise ConfigError(f"{where}: {error}") from None
     method = validate(found, options, where, also=[k for k in record.model_fields if k != "options"])

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import packages_distributions
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -19,10 +18,11 @@ from pydantic import Field
 
 from quantxai import machine, registry
 from quantxai.config import DEFAULT_VARIANTS
-from quantxai.errors import InputError, QuantxaiError
+from quantxai.errors import InputError
 from quantxai.installation import PACKAGES, shadowed
 from quantxai.methods import Quantizer
 from quantxai.models import MODELS, cache_directory, resolve
+from quantxai.options import describe
 from quantxai.records import Record
 
 __all__ = ["Check", "examine"]
@@ -72,10 +72,7 @@ def examine(quick: bool = False) -> Iterator[Check]:
 
 
 def _python() -> Check:
-    version = platform.python_version()
-    if sys.version_info < (3, 11):
-        return Check(name="Python", state="broken", detail=version, remedy="use Python 3.11 or later")
-    return Check(name="Python", state="ok", detail=f"{version} at {sys.executable}")
+    return Check(name="Python", state="ok", detail=f"{platform.python_version()} at {sys.executable}")
 
 
 def _own_packages() -> Iterator[Check]:
@@ -84,7 +81,9 @@ def _own_packages() -> Iterator[Check]:
     for name in ("quantxai", *PACKAGES):
         others = sorted(set(owners.get(name, [])) - {"quantxai"})
         if name in wrong:
-            yield Check(name=f"package {name}", state="broken", detail=wrong[name].what, remedy=wrong[name].remedy)
+            yield Check(
+                name=f"package {name}", state="broken", detail=wrong[name].what, remedy=wrong[name].remedy
+            )
         elif others:
             yield Check(
                 name=f"package {name}",
@@ -123,7 +122,9 @@ def _packages(quick: bool) -> Iterator[Check]:
                 needed=needed,
             )
         else:
-            yield Check(name=name, state="ok", detail=f"{'found' if quick else 'imports'}; {purpose}", needed=needed)
+            yield Check(
+                name=name, state="ok", detail=f"{'found' if quick else 'imports'}; {purpose}", needed=needed
+            )
 
 
 def _quantizers() -> dict[str, type[Quantizer]]:
@@ -144,7 +145,11 @@ def _import_errors(names: Iterable[str]) -> dict[str, str]:
         [sys.executable, "-c", _IMPORT, *names], capture_output=True, text=True, check=False, env=environment
     )
     found = dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
-    died = f"signal {signal.Signals(-done.returncode).name}" if done.returncode < 0 else f"code {done.returncode}"
+    died = (
+        f"signal {signal.Signals(-done.returncode).name}"
+        if done.returncode < 0
+        else f"code {done.returncode}"
+    )
     for name in names:
         if name not in found:
             # The first one without an answer killed the process; those after it were never tried.
@@ -156,15 +161,20 @@ def _import_errors(names: Iterable[str]) -> dict[str, str]:
 def _methods() -> Iterator[Check]:
     kinds: tuple[registry.Kind, ...] = ("quantizer", "explainer", "scorer")
     for kind in kinds:
-        names, failed = registry.names(kind), []
-        for name in names:
-            try:
-                registry.method(kind, name)  # type: ignore[call-overload]
-            except QuantxaiError as error:
-                failed.append(Check(name=f"{kind} {name}", state="broken", detail=str(error), remedy=_INSTALL))
-        yield from failed
-        if not failed:
-            yield Check(name=f"{kind}s", state="ok", detail=", ".join(names))
+        found = describe(kind)
+        for method in found:
+            if not method["usable"]:
+                origin = method["distribution"]
+                yield Check(
+                    name=f"{kind} {method['name']}",
+                    state="broken",
+                    detail=method["summary"],
+                    remedy=f"install {origin} again, and what it needs",
+                    # The default sweep has every registered scorer, but only quantxai's own others.
+                    needed=kind == "scorer" or origin == "quantxai",
+                )
+        usable = ", ".join(m["name"] for m in found if m["usable"])
+        yield Check(name=f"{kind}s", state="ok" if usable else "missing", detail=usable or "none")
 
 
 def _compiler() -> Iterator[Check]:

@@ -111,7 +111,8 @@ class TransformersModel(LanguageModel):
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 2**30)
         self._shares_prefixes = _shares_prefixes(model.config)
         self._prefix_cache: tuple[tuple[tuple[int, ...], ...], Any] | None = None
-        end = getattr(model.generation_config, "eos_token_id", None) or tokenizer.eos_token_id
+        end = getattr(model.generation_config, "eos_token_id", None)
+        end = tokenizer.eos_token_id if end is None else end
         self._end_ids = set(end) if isinstance(end, list | tuple) else {end}
 
     # -- the interface ---------------------------------------------------------------------------

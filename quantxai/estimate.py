@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-
 from quantxai.manifest import CellKey
 from quantxai.models import MODELS, ModelSource
 from quantxai.plan import Entry, Plan, RowCell
@@ -55,7 +54,9 @@ class Estimate(Record):
     download_bytes: int
     disk_bytes: int = Field(description="What stays on the disk: model, checkpoints, twins, cells.")
     memory_bytes: int = Field(description="Peak of all processes at the same time.")
-    seconds: float | None = Field(description="Without the download; null on a GPU, where nothing was measured.")
+    seconds: float | None = Field(
+        description="Without the download; null on a GPU, where nothing was measured."
+    )
     basis: str = Field(description="How the time was found.")
 
 
@@ -142,7 +143,9 @@ def _seconds(
             slower = KERNEL_COST if quantized and cell.variant.execution == "kernel" else 1
             explaining += len(cell.items) * _tokens_per_item(cell.entry) * per_token * slower
     scoring = sum(
-        cell.entry.items * _item_tokens(cell.entry) * per_token for cell in plan.scores if cell.key not in done
+        cell.entry.items * _item_tokens(cell.entry) * per_token
+        for cell in plan.scores
+        if cell.key not in done
     )
     waiting = {c.variant.name for c in todo} | {v.name for v in plan.variants if not v.prepared}
     preparing = sum(_tokens_to_prepare(v) * per_token for v in plan.variants if not v.prepared)
@@ -200,5 +203,3 @@ def _memory(plan: Plan, todo: list[RowCell], count: int) -> int:
             largest = max(largest, LIBRARY_BYTES + count * (12 if solving else 2 * width))
     batch = 400_000_000 * plan.config.batch_tokens // 8192
     return min(plan.workers, max(1, len(waiting))) * (largest + batch) if largest else LIBRARY_BYTES
-
-

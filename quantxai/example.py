@@ -25,7 +25,7 @@ from quantxai.records import Record
 __all__ = ["example_config"]
 
 _WIDTH = 100
-_TABLES = {"model": ModelConfig, "calibration": Calibration, "analysis": Analysis}
+_TABLES: dict[str, type[Record]] = {"model": ModelConfig, "calibration": Calibration, "analysis": Analysis}
 _HEAD = """\
 # What a sweep compares, and how. Run it with: quantxai sweep THIS_FILE
 #
@@ -56,7 +56,7 @@ def _table(name: str) -> str:
     lines = [_comment(f"---- {about} ----"), f"[{name}]", *(_setting(o) for o in options(_TABLES[name]))]
     if name == "analysis":
         lines[-1] = _comment(
-            'margins: equivalence margins in place of the metrics\' own, in the metric\'s unit, as a table:\n'
+            "margins: equivalence margins in place of the metrics' own, in the metric's unit, as a table:\n"
             '[analysis.margins]\n"recall.recall" = 0.05'
         )
     return "\n".join(lines)

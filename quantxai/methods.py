@@ -63,8 +63,6 @@ class Quantizer(Method):
 
     packages: ClassVar[tuple[str, ...]]
     """Import names needed beside torch and transformers."""
-    kernel_dtypes: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16")
-    """Compute types its kernel has; the dequantized twin runs in any."""
     calibrated: ClassVar[bool] = False
     """Whether the method reads calibration text."""
     writes_checkpoint: ClassVar[bool] = False
@@ -92,6 +90,11 @@ class Quantizer(Method):
     def grid(self) -> Grid | None:
         """The uniform grid, for methods that have one."""
         return None
+
+    @property
+    def kernel_dtypes(self) -> tuple[str, ...]:
+        """Compute types its kernel is right in; the dequantized twin runs in any."""
+        return ("float32", "bfloat16", "float16")
 
     @property
     def has_twin(self) -> bool:

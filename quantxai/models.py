@@ -18,6 +18,7 @@ from platformdirs import user_cache_dir
 from pydantic import Field
 
 from quantxai.errors import ModelError, OutOfSpace, UnknownName, nearest
+from quantxai.files import write_atomically
 from quantxai.lm import Architecture
 from quantxai.records import Record, digest
 
@@ -177,8 +178,7 @@ def _directory_digest(path: Path) -> str:
         total.update(file.name.encode())
         with file.open("rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    memo.write_text(total.hexdigest())
+    write_atomically(memo, total.hexdigest().encode())
     return total.hexdigest()
 
 

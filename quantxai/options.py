@@ -1,4 +1,4 @@
-"""What a method or a table of the configuration can be told, read off its fields."""
+"""What can be named in a configuration and what it can be told, read off the methods' own fields."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Any
 
 from pydantic import Field
 
+from quantxai import registry
+from quantxai.errors import InputError
+from quantxai.methods import Method, Scorer
 from quantxai.records import Record
 
-__all__ = ["Option", "options"]
+__all__ = ["Option", "describe", "options", "toml_value"]
 
 _BOUNDS = {
     "minimum": "at least",
@@ -56,6 +59,33 @@ def options(record: type[Record]) -> list[Option]:
         )
         for name, field in schema.get("properties", {}).items()
     ]
+
+
+def describe(kind: registry.Kind) -> list[dict[str, Any]]:
+    """Return every registered method of a kind, as plain data: name, summary, origin, traits, options.
+
+    A method that cannot be imported is listed with `usable` false and the reason as its summary.
+    """
+    found = []
+    for name in registry.names(kind):
+        facts: dict[str, Any] = {"name": name, "distribution": registry.distribution(kind, name)}
+        try:
+            method: type[Method] = registry.method(kind, name)
+        except InputError as error:
+            found.append({**facts, "summary": str(error), "usable": False, "options": []})
+            continue
+        facts |= {"summary": method.summary, "usable": True, "version": method.version}
+        found.append({**facts, **_traits(method), "options": [o.model_dump() for o in options(method)]})
+    return found
+
+
+def _traits(method: type[Method]) -> dict[str, Any]:
+    names = ("packages", "calibrated", "tasks", "needs", "explainers")
+    values = {name: getattr(method, name) for name in names if hasattr(method, name)}
+    traits = {name: sorted(v) if isinstance(v, frozenset) else v for name, v in values.items()}
+    if issubclass(method, Scorer):
+        traits["metrics"] = [metric.model_dump() for metric in method.metrics]
+    return traits
 
 
 def toml_value(value: Any) -> str:

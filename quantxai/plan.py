@@ -13,7 +13,7 @@ import quantxai
 from quantxai import machine
 from quantxai.config import ExplainerConfig, ScorerConfig, SweepConfig
 from quantxai.datasets import Dataset, load_dataset, take
-from quantxai.errors import ConfigError
+from quantxai.errors import ConfigError, RunError
 from quantxai.manifest import CellKey, Manifest
 from quantxai.methods import Explainer, Scorer
 from quantxai.models import ModelSource, resolve
@@ -21,7 +21,7 @@ from quantxai.records import Item, digest
 from quantxai.store import Store
 from quantxai.variants import Variant, resolve_variants
 
-__all__ = ["Entry", "Plan", "RowCell", "ScoreCell", "make_plan"]
+__all__ = ["Entry", "Plan", "RowCell", "ScoreCell", "check_place", "deal", "done", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,11 @@ class Plan:
     scores: tuple[ScoreCell, ...]
 
     @property
+    def cells(self) -> tuple[RowCell | ScoreCell, ...]:
+        """All cells: explaining first, then scoring."""
+        return (*self.rows, *self.scores)
+
+    @property
     def parent(self) -> Variant:
         """The variant all others are compared with."""
         return next(v for v in self.variants if v.name == self.config.parent.name)
@@ -125,7 +130,7 @@ class Plan:
             explainers=[_describe_entry(e) for e in self.entries],
             scorers=[_describe_scorer(s) for s in self.config.scorers],
             analysis={**self.config.analysis.model_dump(), "seed": self.config.seed},
-            cells=[c.key for c in (*self.rows, *self.scores)],
+            cells=[c.key for c in self.cells],
             **extra,
         )
 
@@ -158,7 +163,25 @@ def make_plan(config: SweepConfig) -> Plan:
 
 def done(plan: Plan, store: Store) -> set[CellKey]:
     """Return the keys of the plan's cells that are stored."""
-    return {c.key for c in (*plan.rows, *plan.scores) if store.has(c.key)}
+    return {c.key for c in plan.cells if store.has(c.key)}
+
+
+def check_place(plan: Plan, store: Store) -> None:
+    """Raise RunError where the run directory is something else, or the run of another model."""
+    path = store.path
+    if (path / "manifest.json").is_file():
+        earlier = store.manifest.model
+        if earlier.get("digest") != plan.model.digest:
+            raise RunError(
+                f"'{path}' holds a run of another model, {earlier.get('name')}: its report would be replaced. "
+                "Give another directory with --out."
+            )
+    elif path.exists() and not path.is_dir():
+        raise RunError(f"'{path}' is a file; give a directory with --out.")
+    elif path.is_dir() and any(f.name not in (".lock", "log.txt") for f in path.iterdir()):
+        raise RunError(
+            f"'{path}' holds files but no run (it has no manifest.json). Give an empty or new directory with --out."
+        )
 
 
 def _entry(config: ExplainerConfig, seed: int) -> Entry:
@@ -169,7 +192,7 @@ def _entry(config: ExplainerConfig, seed: int) -> Entry:
             f"explainer '{config.explainer}' works on {' and '.join(sorted(explainer.tasks))} data, and "
             f"'{config.dataset}' is for {dataset.task}; see: quantxai list datasets"
         )
-    return Entry(config, explainer, dataset, deal(take(dataset, config.n, seed), config.shards))
+    return Entry(config, explainer, dataset, deal(take(dataset, config.n, seed).items, config.shards))
 
 
 def deal(items: Sequence[Item], shards: int) -> tuple[tuple[Item, ...], ...]:

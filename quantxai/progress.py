@@ -56,7 +56,9 @@ class PlainProgress(AbstractContextManager["PlainProgress"]):
         self._last = now
         share = f"{self._what}: {self._done} of {self._total}"
         if 0 < self._done < self._total:
-            share += f", about {duration((now - self._started) / self._done * (self._total - self._done))} left"
+            share += (
+                f", about {duration((now - self._started) / self._done * (self._total - self._done))} left"
+            )
         self.line(share)
 
     def stop(self) -> None:

@@ -17,7 +17,7 @@ from typing import Literal, overload
 from quantxai.errors import InputError, UnknownName
 from quantxai.methods import Explainer, Method, Quantizer, Scorer
 
-__all__ = ["Kind", "method", "methods", "names"]
+__all__ = ["Kind", "distribution", "method", "methods", "names"]
 
 Kind = Literal["quantizer", "explainer", "scorer"]
 
@@ -38,6 +38,12 @@ def _entries(kind: Kind) -> dict[str, EntryPoint]:
 def names(kind: Kind) -> list[str]:
     """Return the registered names, sorted."""
     return sorted(_entries(kind))
+
+
+def distribution(kind: Kind, name: str) -> str:
+    """Return the name of the distribution that registers a method."""
+    found = _entries(kind)[name].dist
+    return found.name if found is not None else "unknown"
 
 
 @overload
@@ -71,4 +77,4 @@ def method(kind: Kind, name: str) -> type[Method]:
 
 def methods(kind: Kind) -> dict[str, type[Method]]:
     """Return every registered class of a kind by name."""
-    return {name: method(kind, name) for name in names(kind)}  # type: ignore[call-overload]
+    return {name: method(kind, name) for name in names(kind)}

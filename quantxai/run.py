@@ -13,7 +13,7 @@ from quantxai.compare import compare
 from quantxai.config import SweepConfig, parse_config
 from quantxai.errors import CorruptCell, IncompleteRun, ModelError, RunError
 from quantxai.manifest import CellKey
-from quantxai.plan import Plan, make_plan
+from quantxai.plan import Plan, check_place, make_plan
 from quantxai.records import Metric
 from quantxai.report import build_report
 from quantxai.store import Store
@@ -94,6 +94,7 @@ def sweep(
     plan = make_plan(config)
     check_packages(list(plan.variants))
     store = Store(out)
+    check_place(plan, store)
     with store.lock():
         return _Sweep(plan, store, progress or Silent(), recompute_corrupt).run()
 
@@ -116,10 +117,10 @@ class _Sweep:
         self.progress.line("comparing variants and writing the report")
         compare_run(self.store)
         build_report(self.store)
-        missing = [c.key for c in (*self.plan.rows, *self.plan.scores) if not self.store.has(c.key)]
+        missing = [c.key for c in self.plan.cells if not self.store.has(c.key)]
         if self.failed or missing:
             raise IncompleteRun(
-                f"{len(missing)} of {len(self.plan.rows) + len(self.plan.scores)} cells are missing"
+                f"{len(missing)} of {len(self.plan.cells)} cells are missing"
                 + "".join(f"\n  {reason}" for reason in dict.fromkeys(self.failed))
                 + f"\nAll others are stored and reported in {self.store.path / 'report.html'}. "
                 "Give the same command again to retry."
@@ -213,12 +214,15 @@ class _Sweep:
         elif kind == "done":
             _, items, _ = value
             self.progress.advance(items or 1)
-        elif kind == "failed":
+        elif kind in ("failed", "died"):
             what, reason = value
-            name = what.id if isinstance(what, CellKey) else what
-            if isinstance(job, RunVariant) and not isinstance(what, CellKey):
+            if isinstance(job, FetchParent):
+                self.failed.append(reason)
+                return
+            if kind == "died" and isinstance(job, RunVariant):  # others have recorded it themselves
                 self.store.fail(job.variant.name, reason)
-            self.failed.append(reason if isinstance(job, FetchParent) else f"{name}: {reason}")
+            name = what.id if isinstance(what, CellKey) else what
+            self.failed.append(f"{name}: {reason}")
             self.progress.line(f"failed: {name}: {reason}")
 
 

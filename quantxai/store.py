@@ -274,7 +274,7 @@ class Store:
         except (pa.ArrowException, OSError, ValidationError):
             raise CorruptCell(
                 f"'{file}' cannot be read. It is derived from the cells; make it again with: "
-                f"quantxai compare {self.path}"
+                f"quantxai report {self.path}"
             ) from None
 
     def row_table(

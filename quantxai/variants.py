@@ -21,6 +21,7 @@ from quantxai.checkpoints import load_dense, load_tokenizer, quantized_layers, w
 from quantxai.config import Calibration, SweepConfig, VariantConfig
 from quantxai.datasets import calibration_texts, load_dataset
 from quantxai.errors import ConfigError, MissingExtra, ModelError
+from quantxai.files import safe_name, write_atomically
 from quantxai.methods import Quantizer
 from quantxai.models import ModelSource, cache_directory, require_space
 from quantxai.records import digest
@@ -75,7 +76,9 @@ class Variant:
     @property
     def folder(self) -> Path:
         """Where its checkpoint, its twin and its receipts are cached."""
-        return cache_directory() / "checkpoints" / f"{self.model.name}--{self.name}--{self.weights_digest[:12]}"
+        # By the method's own label, so that one set of weights under two names is made once.
+        name = f"{self.model.name}--{self.quantizer.label}--{self.weights_digest[:12]}"
+        return cache_directory() / "checkpoints" / safe_name(name)
 
     @property
     def checkpoint(self) -> Path | None:
@@ -119,7 +122,8 @@ def _resolve(
     dtype = dtype if own_dtype == "auto" else own_dtype
     execution = entry.execution
     if execution == "auto":
-        execution = "dequantized" if device == "cpu" and quantizer.has_twin else "kernel"
+        on_kernel = device != "cpu" and dtype in quantizer.kernel_dtypes
+        execution = "dequantized" if quantizer.has_twin and not on_kernel else "kernel"
     if execution == "dequantized" and not quantizer.has_twin:
         raise ConfigError(
             f"variant '{entry.name}': execution = \"dequantized\" is not possible: "
@@ -168,8 +172,9 @@ def prepare(variant: Variant, parent: Path, report: Callable[[str], None]) -> di
     variant.folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(variant.folder / ".lock"):
         if variant.prepared:
-            receipt: dict[str, Any] = json.loads(variant.receipt.read_text())
-            return receipt
+            return {**json.loads(variant.receipt.read_text()), "variant": variant.name}
+        for leftover in variant.folder.glob(f"{_MAKING}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         size = sum(f.stat().st_size for f in parent.glob("*.safetensors"))
         require_space(variant.folder, 4 * size if variant.twin else size, f"variant '{variant.name}'")
         made: dict[str, Any] = {}
@@ -177,16 +182,23 @@ def prepare(variant: Variant, parent: Path, report: Callable[[str], None]) -> di
             made = _quantize(variant, parent, report)
         if variant.twin is not None and not variant.twin.is_dir():
             report(f"{variant.name}: writing its dequantized twin")
-            made["kernel"] = _write_twin(variant, parent)
+            _write_twin(variant, parent)
         receipt = _measure(variant, parent, made, report)
-        variant.receipt.write_text(json.dumps(receipt, indent=1))
+        _write_json(variant.receipt, receipt)
         return receipt
+
+
+_MAKING = ".making-"
+
+
+def _write_json(file: Path, value: dict[str, Any]) -> None:
+    write_atomically(file, json.dumps(value, indent=1).encode())
 
 
 @contextmanager
 def _into(target: Path) -> Iterator[Path]:
     """Give a scratch directory that becomes `target` when the block ends well."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as scratch:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=_MAKING) as scratch:
         made = Path(scratch) / target.name
         made.mkdir()
         yield made
@@ -229,12 +241,12 @@ def _quantize(variant: Variant, parent: Path, report: Callable[[str], None]) -> 
         "calibration_seed": variant.config.seed,
         "quantization_peak_memory_mb": _peak_memory_mb(),
     }
-    facts.write_text(json.dumps(result))
+    _write_json(facts, result)
     return result
 
 
-def _write_twin(variant: Variant, parent: Path) -> dict[str, Any]:
-    """Write the twin; return how the kernel it stands for compares with it."""
+def _write_twin(variant: Variant, parent: Path) -> None:
+    """Write the twin and, beside its weights, how the kernel it stands for compares with it."""
     import torch
 
     assert variant.twin is not None
@@ -247,19 +259,35 @@ def _write_twin(variant: Variant, parent: Path) -> dict[str, Any]:
     ids = torch.tensor([load_tokenizer(parent)(PROBE).input_ids], device=variant.device)
     with torch.inference_mode():
         kernel_logits = model(ids).logits.float()
+    quantized = sum(m.in_features * m.out_features for m in layers.values())
     with _into(variant.twin) as made:
         write_twin(model, made, variant.dtype)
-    quantized = sum(m.in_features * m.out_features for m in layers.values())
-    del model
-    twin = load_dense(variant.twin, variant.dtype, variant.device)
-    with torch.inference_mode():
-        difference = (twin(ids).logits.float() - kernel_logits).abs().max().item()
+        del model
+        twin = load_dense(made, variant.dtype, variant.device)
+        with torch.inference_mode():
+            difference = (twin(ids).logits.float() - kernel_logits).abs().max().item()
+        facts = {
+            "kernel": ", ".join(names),
+            "kernel_dtype": kernel_dtype,
+            "quantized_layers": len(layers),
+            "quantized_share": round(quantized / sum(p.numel() for p in twin.parameters()), 4),
+            "largest_logit_difference_to_kernel": difference,
+        }
+        _write_json(made / _KERNEL, facts)
+
+
+_KERNEL = "kernel.json"
+
+
+def _kernel_facts(variant: Variant, model: Any) -> dict[str, Any]:
+    """Return what computes the variant's quantized layers."""
+    if variant.twin is not None:
+        found: dict[str, Any] = json.loads((variant.twin / _KERNEL).read_text())
+        return found
+    layers = quantized_layers(model)
     return {
-        "kernel": ", ".join(names),
-        "kernel_dtype": kernel_dtype,
+        "kernel": ", ".join(sorted({type(m).__name__ for m in layers.values()})) or "Linear",
         "quantized_layers": len(layers),
-        "quantized_share": round(quantized / sum(p.numel() for p in twin.parameters()), 4),
-        "largest_logit_difference_to_kernel": difference,
     }
 
 
@@ -269,11 +297,6 @@ def _measure(
     report(f"{variant.name}: measuring its perplexity")
     model = load_variant(variant, parent)
     quantizer = variant.quantizer
-    layers = {} if variant.twin else quantized_layers(model)
-    facts = made.pop("kernel", None) or _cached_kernel_facts(variant) or {
-        "kernel": ", ".join(sorted({type(m).__name__ for m in layers.values()})) or "Linear",
-        "quantized_layers": len(layers),
-    }
     receipt: dict[str, Any] = {
         "variant": variant.name,
         "method": quantizer.method,
@@ -284,7 +307,7 @@ def _measure(
         "dtype": variant.dtype,
         "device": variant.device,
         "weights_digest": variant.weights_digest,
-        **facts,
+        **_kernel_facts(variant, model),
         **made,
         "checkpoint_bytes": _size(variant.checkpoint or variant.twin or parent),
         "perplexity": perplexity(model, load_tokenizer(parent)),
@@ -318,15 +341,6 @@ def _compare_with_rounding(
             f"{variant.quantizer.method} (perplexity {receipt['perplexity']:.1f}) does not beat round-to-nearest "
             f"on the same grid ({plain:.1f}): its calibration did not help"
         )
-
-
-def _cached_kernel_facts(variant: Variant) -> dict[str, Any] | None:
-    """Kernel facts of an earlier receipt with the same twin (another process measured them)."""
-    for file in sorted(variant.folder.glob("receipt-*.json")):
-        found = json.loads(file.read_text())
-        keys = [k for k in found if k.startswith(("kernel", "quantized_", "largest_"))]
-        return {k: found[k] for k in keys}
-    return None
 
 
 def perplexity(model: Any, tokenizer: Any, window: int = 512) -> float:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import shutil
+import sys
 import threading
 import time
 import traceback
@@ -31,7 +33,8 @@ from quantxai.variants import Variant, load_variant, prepare
 __all__ = ["FetchParent", "Job", "Message", "RunVariant", "ScoreRows", "run_jobs"]
 
 Message = tuple[str, Any]
-"""(kind, value): line text, tick items, done CellKey, failed (CellKey or variant name, message), value any."""
+"""(kind, value): line text; done (CellKey, items, seconds); failed or died (CellKey or job name, reason);
+value anything."""
 Send = Callable[[str, Any], None]
 
 
@@ -84,7 +87,8 @@ class RunVariant(Job):
         if self.cells:
             start = time.perf_counter()
             lm = open_lm(self.variant, self.parent, self.batch_tokens)
-            receipt = {**receipt, "load_seconds": round(time.perf_counter() - start, 2)}
+            seconds = round(time.perf_counter() - start, 3)
+            receipt = {**receipt, "load_started": round(time.time() - seconds, 3), "load_seconds": seconds}
             for cell in sorted(self.cells, key=lambda c: -len(c.items)):
                 self._compute(cell, lm, store, send)
         store.write_receipt(self.variant.name, receipt)
@@ -100,7 +104,8 @@ class RunVariant(Job):
             send("failed", (cell.key, describe(error)))
             return
         seconds = round(time.perf_counter() - start, 3)
-        store.write(cell.key, rows_to_table(rows, explainer.row), {"seconds": seconds, "items": len(rows)})
+        meta = {"started": round(time.time() - seconds, 3), "seconds": seconds, "items": len(rows)}
+        store.write(cell.key, rows_to_table(rows, explainer.row), meta)
         send("done", (cell.key, len(cell.items), seconds))
 
 
@@ -127,7 +132,7 @@ class ScoreRows(Job):
                 send("failed", (cell.key, describe(error)))
                 continue
             seconds = round(time.perf_counter() - start, 3)
-            store.write(cell.key, table, {"seconds": seconds})
+            store.write(cell.key, table, {"started": round(time.time() - seconds, 3), "seconds": seconds})
             send("done", (cell.key, 0, seconds))
 
     def _table(self, cell: ScoreCell, store: Store, context: ScoringContext) -> Any:
@@ -207,7 +212,8 @@ def quiet() -> None:
 def run_jobs(jobs: Sequence[Job], workers: int, handle: Callable[[Job, Message], None], log: Path) -> None:
     """Run jobs in processes of their own, at most `workers` at a time, and hand on what they tell.
 
-    A job that raises, or whose process dies, ends in a message ("failed", (job name, reason)).
+    A job that raises ends in a message ("failed", (job name, reason)), one whose process dies in
+    ("died", (job name, reason)).
 
     Args:
         jobs: in the order they start.
@@ -231,11 +237,11 @@ def run_jobs(jobs: Sequence[Job], workers: int, handle: Callable[[Job, Message],
                 job, process = running[connection]
                 try:
                     handle(job, connection.recv())
-                except EOFError:
+                except (EOFError, OSError):  # the second where it died in the middle of a message
                     process.join()
                     del running[connection]
                     if process.exitcode:
-                        handle(job, ("failed", (job.name, _death(job.name, process.exitcode))))
+                        handle(job, ("died", (job.name, _death(job.name, process.exitcode))))
     finally:
         for _, process in running.values():
             process.terminate()
@@ -247,6 +253,10 @@ def _server() -> Any:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    if shutil.which("ninja") is None:
+        # gptqmodel's packer is compiled with the ninja on PATH; where the environment is not activated, the
+        # one its package brought lies beside the interpreter.
+        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["quantxai._preload"])
     return context

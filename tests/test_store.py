@@ -214,7 +214,7 @@ def test_findings_come_back(store: Store) -> None:
     store.write_findings([finding])
     assert store.findings() == [finding]
     (store.path / "findings.parquet").write_bytes(b"PAR1")
-    with pytest.raises(CorruptCell, match="quantxai compare"):
+    with pytest.raises(CorruptCell, match="quantxai report"):
         store.findings()
 
 

@@ -21,7 +21,7 @@ import typer
 
 from quantxai.errors import OutOfSpace, QuantxaiError
 
-__all__ = ["DEFECT", "INTERRUPTED", "columns", "complain", "print_json", "presented", "size", "wrapped"]
+__all__ = ["DEFECT", "INTERRUPTED", "columns", "complain", "presented", "print_json", "size", "wrapped"]
 
 INTERRUPTED = 130
 DEFECT = 70
@@ -89,9 +89,10 @@ def wrapped(text: str, indent: int, first: str = "") -> str:
     """Return text wrapped to the terminal, led by `first` and otherwise indented."""
     width = max(60, min(110, shutil.get_terminal_size((100, 24)).columns))
     lead = first.ljust(indent)
-    if len(lead) > indent:
-        return f"{lead.rstrip()}\n" + textwrap.fill(text, width, initial_indent=" " * indent,
-                                                    subsequent_indent=" " * indent)
+    if len(lead) > indent or (first and not lead.endswith(" ")):
+        return f"{lead.rstrip()}\n" + textwrap.fill(
+            text, width, initial_indent=" " * indent, subsequent_indent=" " * indent
+        )
     return textwrap.fill(text, width, initial_indent=lead, subsequent_indent=" " * indent)
 
 
@@ -118,9 +119,10 @@ def _explain_os_error(error: OSError, run: Path | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     if error.errno in _FULL_DISK:
+        where = f" ({error.filename})" if error.filename else ""
         complain(
-            f"the disk is full{f' ({error.filename})' if error.filename else ''}. Everything stored so far is "
-            "kept: make room and give the same command again."
+            f"the disk is full{where}. Everything stored so far is kept: make room and give the same "
+            "command again."
         )
         return OutOfSpace.exit_code
     if error.errno in _REFUSED and error.filename is not None:
@@ -142,5 +144,7 @@ def _report_defect(error: BaseException, run: Path | None) -> None:
     except OSError:
         where = "Its traceback could not be written anywhere"
     first = (str(error).splitlines() or [""])[0]
-    complain(f"{type(error).__name__}: {first}\nThis is a defect in quantxai. {where}; please report it.",
-             kind="unexpected error")
+    complain(
+        f"{type(error).__name__}: {first}\nThis is a defect in quantxai. {where}; please report it.",
+        kind="unexpected error",
+    )

@@ -52,6 +52,7 @@ class ItemView:
     id: str
     prompt: str
     context: str
+    gold: str
     cells: list[Cell]
 
 
@@ -83,7 +84,7 @@ def marked(before: str, after: str) -> Markup:
 
     Example:
         >>> print(marked("the red house", "the blue house"))
-        the <del>red </del><ins>blue </ins>house
+        the <del>red</del> <ins>blue</ins> house
     """
     old, new = (_TOKEN.findall(text.strip()) for text in (before, after))
     matcher = difflib.SequenceMatcher(
@@ -94,10 +95,10 @@ def marked(before: str, after: str) -> Markup:
         if operation == "equal":
             parts.append(escape("".join(new[k:m])))
             continue
-        if i < j:
-            parts.append(Markup("<del>{}</del>").format("".join(old[i:j])))
-        if k < m:
-            parts.append(Markup("<ins>{}</ins>").format("".join(new[k:m])))
+        # The space between words stays outside, so that it is not underlined.
+        for tag, tokens in (("del", old[i:j]), ("ins", new[k:m])):
+            if tokens:
+                parts.append(Markup("<{0}>{1}</{0}> ").format(Markup(tag), "".join(tokens).strip()))
     return Markup("").join(parts)
 
 
@@ -186,7 +187,7 @@ def _item(
         cells.append(Cell(name, html, note, outcome, outcome != reference, known[:2]))
     # A few-shot prompt repeats its demonstrations for every item: the last line is what is asked.
     asked = str(first.get(prompt, "")).strip().split("\n")[-1]
-    return ItemView(item, asked, str(first.get("context", "") or first.get("gold", "")), cells)
+    return ItemView(item, asked, str(first.get("context", "")), str(first.get("gold", "")), cells)
 
 
 def _edit(row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[Markup, str]:

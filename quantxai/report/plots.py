@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from quantxai.records import Finding
-from quantxai.report.text import change, interval, level, metric_label
+from quantxai.report.text import estimate, interval, level, metric_label
 
 __all__ = ["Point", "legend", "panel", "ticks"]
 
-WIDTH, HEIGHT = 340, 236
-LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 66
+WIDTH, HEIGHT = 300, 226
+LEFT, RIGHT, TOP, BOTTOM = 46, 6, 10, 66
 SHAPES = ("circle", "square", "triangle", "diamond", "star", "down")
 
 
@@ -50,16 +50,19 @@ def panel(points: Sequence[Point], findings: Sequence[Finding], title: str) -> M
     if not by_variant:
         return Markup("")
     widest = max(by_variant.values(), key=lambda f: f.n)
-    reference, margin, unit = widest.parent_mean or 0.0, widest.margin, widest.unit
+    reference = widest.parent_mean or 0.0
+    margin = widest.margin if widest.higher_is_better is not None else 0.0
     ends = [reference, reference - margin, reference + margin]
     for finding in by_variant.values():
         known = (finding.estimate, finding.ci_low, finding.ci_high)
         ends += [reference + value for value in known if value is not None]
-    marks = ticks(min(ends), max(ends))
-    scale = _Scale(min(marks[0], *ends), max(marks[-1], *ends), len(points))
+    # A share lies between 0 and 1, whatever a margin or an interval of differences adds to it.
+    least, most = (0.0, 1.0) if widest.kind == "binary" else (-math.inf, math.inf)
+    marks = [mark for mark in ticks(max(min(ends), least), min(max(ends), most)) if least <= mark <= most]
+    scale = _Scale(marks[0], marks[-1], len(points))
     body = [
         _band(scale, reference, margin),
-        *(_tick(scale, mark, unit) for mark in marks),
+        *(_tick(scale, mark, widest.unit) for mark in marks),
         _line(scale, reference),
         *_axis(scale, points),
         *(
@@ -86,13 +89,13 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 class _Scale:
-    """From values and slots to picture units."""
+    """From values and slots to picture units; what lies outside is put on the edge."""
 
     def __init__(self, low: float, high: float, slots: int) -> None:
         self.low, self.high, self.slots = low, high, max(slots, 1)
 
     def y(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
+        share = min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
         return round(HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP), 1)
 
     def x(self, slot: float) -> float:
@@ -163,11 +166,9 @@ def _mark(scale: _Scale, slot: int, point: Point, finding: Finding, reference: f
             scale.y(reference + finding.ci_low), scale.y(reference + finding.ci_high), x=x
         )
     shown = "shown" if finding.verdict in ("degraded", "improved") else "open"
-    unit = finding.unit
     told = (
-        f"{point.variant}: {metric_label(finding.metric)} {level(finding.variant_mean, unit)}, "
-        f"{change(finding.estimate, unit)} {interval(finding.ci_low, finding.ci_high, unit)}, "
-        f"{finding.verdict or 'descriptive'}"
+        f"{point.variant}: {metric_label(finding.metric)} {level(finding.variant_mean, finding.unit)}, "
+        f"{estimate(finding)} {interval(finding)}, {finding.verdict or 'descriptive'}"
     )
     return Markup('<g class="s{} {}"><title>{}</title>{}{}</g>').format(
         point.style % len(SHAPES), shown, told, whisker, _shape(point.style, x, y)

@@ -14,9 +14,9 @@ __all__ = ["caveats", "direction", "methods", "references"]
 _METHODS = {
     "counterfactual": (
         "Counterfactuals: the model is shown a text, the label it gives it itself and another label, and "
-        "asked for an edited text with that label in one prompt (Bhattacharjee et al. 2024). Without a usable "
-        "edit (nothing readable, nothing at all, or no change) an item counts as not flipped, and its "
-        "other metrics are missing.",
+        "asked for an edited text with that label in one prompt (Bhattacharjee et al. 2024). Without a "
+        "usable edit (nothing readable, nothing at all, or no change) an item counts as not flipped, and "
+        "its other metrics are missing.",
         "Bhattacharjee, Moraffah, Garland, Liu 2024: Zero-shot LLM-guided counterfactual generation (FIZLE). "
         "arXiv 2405.04793.",
     ),
@@ -61,7 +61,8 @@ def caveats(
     found = []
     if manifest.model.get("note"):
         found.append(str(manifest.model["note"]))
-    dense = [str(v["name"]) for v in manifest.variants if v.get("execution") == "dequantized"]
+    quantized = [v for v in manifest.variants if v["name"] != manifest.parent]
+    dense = [str(v["name"]) for v in quantized if v.get("execution") == "dequantized"]
     if dense:
         found.append(
             f"{listing(dense)} ran dequantized: dense matrices that hold exactly the quantized weights. What "
@@ -73,9 +74,9 @@ def caveats(
     if missing:
         worst = max(missing, key=lambda f: f.n_missing)
         found.append(
-            "Where an edit failed on either side, metrics of the edit compare the remaining items only; the "
-            f"numbers say how many (fewest: {metric_label(worst.metric)} of {worst.variant} on {worst.dataset}, "
-            f"{worst.n} of {worst.n + worst.n_missing})."
+            "Where an item has no value on either side, as when an edit failed, the remaining items are "
+            f"compared; the numbers say how many (fewest: {metric_label(worst.metric)} of {worst.variant} "
+            f"on {worst.dataset}, {worst.n} of {worst.n + worst.n_missing})."
         )
     if any(f.verdict == "unresolved" for f in findings):
         found.append("Unresolved is not unchanged: each such result says how many items would settle it.")
@@ -124,21 +125,22 @@ def methods(manifest: Manifest, findings: Sequence[Finding]) -> list[str]:
     resamples = int(analysis.get("resamples", 10_000))
     family = sum(f.p is not None for f in findings)
     found.append(
-        f"Every variant saw the same items, prompts and stop rules, and is compared with {manifest.parent} item "
-        "by item; generation is greedy unless an option says otherwise. Items of one group (a relation, a "
-        f"premise) are not independent, so all statistics work on whole groups. Intervals ({100 * (1 - alpha):g} %) "
-        f"are BCa cluster bootstraps (Efron 1987; {resamples:,} resamples) widened to the t distribution "
-        "(Hesterberg 2015), with one added disagreement each way for yes/no outcomes (Bonett and Price 2012). "
-        "Tests are exact McNemar for yes/no outcomes of independent items (McNemar 1947), otherwise sign-flip "
-        f"permutations of whole groups; p-values are adjusted over all {family} comparisons (Holm 1979)."
+        "Every variant saw the same items, prompts and stop rules, and is compared with "
+        f"{manifest.parent} item by item; generation is greedy unless an option says otherwise. Items of "
+        "one group (a relation, a premise) are not independent, so all statistics work on whole groups. "
+        f"Intervals ({100 * (1 - alpha):g} %) are BCa cluster bootstraps (Efron 1987; {resamples:,} "
+        "resamples) widened to the t distribution (Hesterberg 2015), with one added disagreement each way "
+        "for yes/no outcomes (Bonett and Price 2012). Tests are exact McNemar for yes/no outcomes of "
+        "independent items (McNemar 1947), otherwise sign-flip permutations of whole groups; p-values are "
+        f"adjusted over all {family} comparisons (Holm 1979)."
     )
     found.append(
-        f"A change is called equivalent when its {100 * (1 - 2 * alpha):g} % interval lies within the metric's "
-        "margin, set before looking (two one-sided tests, Schuirmann 1987); otherwise degraded or improved when "
-        f"the adjusted p is below {alpha:g}; otherwise unresolved. The smallest detectable difference has 80 % "
-        "power. Flips are items whose yes/no outcome differs from the parent's in either direction (Dutta et "
-        "al. 2024), with exact intervals (Clopper and Pearson 1934). The question and the choice of measures "
-        "follow Wang et al. 2025."
+        f"A change is called equivalent when its {100 * (1 - 2 * alpha):g} % interval lies within the "
+        "metric's margin, set before looking (two one-sided tests, Schuirmann 1987); otherwise degraded or "
+        f"improved when the adjusted p is below {alpha:g}; otherwise unresolved. The smallest detectable "
+        "difference has 80 % power. Flips are items whose yes/no outcome differs from the parent's in "
+        "either direction (Dutta et al. 2024), with exact intervals (Clopper and Pearson 1934). The "
+        "question and the choice of measures follow Wang et al. 2025."
     )
     return found
 

@@ -6,16 +6,19 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from quantxai.records import Finding, Verdict
+from quantxai.records import Finding, Metric, Verdict
 
 __all__ = [
     "SYMBOLS",
     "answer",
     "change",
     "count",
+    "detectable",
+    "estimate",
     "interval",
     "level",
     "listing",
+    "margin",
     "metric_label",
     "p_value",
     "significant",
@@ -31,8 +34,7 @@ SYMBOLS: dict[Verdict | None, tuple[str, str]] = {
 }
 """Symbol and word of every verdict, so that none depends on colour."""
 
-_MINUS, _DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
-_SMALL_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_MINUS, _DASH, _SPACE = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{NO-BREAK SPACE}"
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -49,25 +51,62 @@ def level(value: float | None, unit: str) -> str:
     """Return a metric's value: a proportion in percent, anything else in its own unit."""
     if value is None or math.isnan(value):
         return _DASH
-    return f"{100 * value:.1f} %" if unit == "proportion" else significant(value)
+    return f"{100 * value:.1f}{_SPACE}%" if unit == "proportion" else significant(value)
 
 
-def change(value: float | None, unit: str, *, with_unit: bool = True) -> str:
-    """Return a difference with its sign; differences of proportions in percentage points (pp)."""
+def change(value: float | None, unit: str, places: int | None = None) -> str:
+    """Return a difference with its sign; differences of proportions in percentage points.
+
+    Args:
+        value: the difference.
+        unit: the metric's unit.
+        places: decimal places; three significant digits where left out.
+    """
     if value is None or math.isnan(value):
         return _DASH
     if unit == "proportion":
-        text = f"{100 * value:+.1f}" + (" pp" if with_unit else "")
-    else:
-        text = ("+" if value > 0 else "") + significant(value)
-    return text.replace("-", _MINUS)
+        value, places = 100 * value, 1
+    text = significant(value) if places is None else f"{value:,.{places}f}"
+    if not any(digit in text for digit in "123456789"):
+        return text.lstrip("-" + _MINUS)
+    return ("+" if value > 0 else "") + text.replace("-", _MINUS)
 
 
-def interval(low: float | None, high: float | None, unit: str) -> str:
-    """Return an interval of a difference, `[−3.1, +0.4]`."""
-    if low is None or high is None:
+def estimate(finding: Finding) -> str:
+    """Return the change a finding is about, `−12.5 pp` or `+0.41`, as precise as its interval."""
+    text = change(finding.estimate, finding.unit, _places(finding))
+    return f"{text}{_SPACE}pp" if finding.unit == "proportion" and finding.estimate is not None else text
+
+
+def interval(finding: Finding) -> str:
+    """Return a finding's interval, `[−3.1, +0.4]`."""
+    if finding.ci_low is None or finding.ci_high is None:
         return "no interval"
-    return f"[{change(low, unit, with_unit=False)}, {change(high, unit, with_unit=False)}]"
+    low, high = (change(end, finding.unit, _places(finding)) for end in (finding.ci_low, finding.ci_high))
+    return f"[{low}, {high}]"
+
+
+def margin(metric: Metric) -> str:
+    """Return the margin within which a change counts as none, `±10.0 pp`."""
+    return _either_way(metric.margin, metric.unit)
+
+
+def detectable(finding: Finding) -> str:
+    """Return the smallest change that would have been found with 80 % power, `±8.1 pp`."""
+    return _either_way(finding.minimum_detectable, finding.unit)
+
+
+def _either_way(size: float | None, unit: str) -> str:
+    text = "±" + change(size, unit).removeprefix("+")
+    return f"{text}{_SPACE}pp" if unit == "proportion" else text
+
+
+def _places(finding: Finding) -> int | None:
+    """Return the decimal places that give the interval's width two significant digits."""
+    if finding.ci_low is None or finding.ci_high is None:
+        return None
+    width = finding.ci_high - finding.ci_low
+    return min(max(1 - math.floor(math.log10(width)), 0), 6) if width > 0 else None
 
 
 def p_value(p: float | None) -> str:
@@ -77,10 +116,9 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def count(number: int, noun: str, *, plural: str = "") -> str:
-    """Return a number with its noun: `one item`, `12 items`."""
-    word = _SMALL_NUMBERS[number] if 0 <= number < len(_SMALL_NUMBERS) else f"{number:,}"
-    return f"{word} {noun if number == 1 else plural or noun + 's'}"
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 item`, `12 items`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def listing(parts: Sequence[str]) -> str:
@@ -102,9 +140,7 @@ def answer(findings: Sequence[Finding], variants: Sequence[str]) -> tuple[str, s
     worse = _ordered(variants, [f for f in judged if f.verdict == "degraded"])
     tally = Counter(finding.verdict for finding in judged)
     if worse:
-        headline = (
-            f"Yes: {listing(worse)} explained worse than the unquantized model in at least one respect."
-        )
+        headline = f"Yes: {listing(worse)} did worse than the unquantized model in at least one respect."
         better = [name for name in changed if name not in worse]
         if better:
             headline = f"{headline[:-1]}, and {listing(better)} better in at least one."
@@ -140,10 +176,8 @@ def variant_sentence(variant: str, findings: Sequence[Finding]) -> str:
         chosen = [finding for finding in judged if finding.verdict == verdict]
         if chosen:
             chosen.sort(key=lambda finding: -abs(finding.estimate or 0) / finding.margin)
-            most = [
-                f"{metric_label(f.metric)} on {f.dataset} {change(f.estimate, f.unit)}" for f in chosen[:3]
-            ]
+            most = [f"{metric_label(f.metric)} on {f.dataset} {estimate(f)}" for f in chosen[:3]]
             lead = "above all " if len(chosen) > len(most) else ""
             parts.append(f"{len(chosen)} {verdict} ({lead}{listing(most)})")
     parts += [f"{tally[v]} {v}" for v in ("equivalent", "unresolved") if tally[v]]
-    return f"of {count(len(judged), 'comparison')}, {listing(parts)}."
+    return f"{listing(parts)}, of {count(len(judged), 'comparison')}."

@@ -19,19 +19,15 @@ from quantxai.store import Store
 __all__ = ["Group", "Report", "Row", "make_report"]
 
 _HEADLINES = (
-    "own_soft_flip",
-    "parent_soft_flip",
-    "parent_hard_flip",
-    "edit_distance_normalized",
-    "edit_distance",
-    "similarity",
-    "nll",
-    "perplexity",
-    "failure",
-    "recall",
-    "logprob",
+    ("own_soft_flip", "own_hard_flip"),
+    ("parent_soft_flip", "parent_hard_flip"),
+    ("edit_distance_normalized", "edit_distance_relative", "edit_distance"),
+    ("nll", "perplexity"),
+    ("recall", "first_token_recall"),
+    ("logprob",),
+    ("reciprocal_rank",),
 )
-"""Metrics preferred for the plots; where a data set has none of them, its first directional ones."""
+"""Metrics preferred for the plots, the first there is of each; where there is none, any directional."""
 MOST_PANELS = 4
 """Plots per data set."""
 
@@ -146,10 +142,10 @@ def _incomplete(
     if failures:
         names = dict.fromkeys(failure.variant for failure in failures)
         found.append(
-            f"{text.count(len(failures), 'failure')} recorded, in {text.listing(list(names))}: see Failures."
+            f"{text.count(len(failures), 'recorded failure')}, in {text.listing(list(names))}: see Failures."
         )
     if not findings:
-        found.append("Variants have not been compared yet: quantxai compare does it.")
+        found.append("Variants have not been compared yet: quantxai report RUN does it.")
     return found
 
 
@@ -199,7 +195,9 @@ def _panels(
     rows: Sequence[Row], points: Sequence[plots.Point], dataset: str
 ) -> list[tuple[str, str, Markup]]:
     """Return the plots of the preferred metrics, or of the first there are."""
-    chosen = [row for name in _HEADLINES for row in rows if row.metric.name == name]
+    by_name = {row.metric.name: row for row in rows}
+    preferred = [[by_name[name] for name in names if name in by_name] for names in _HEADLINES]
+    chosen = [found[0] for found in preferred if found]
     if not chosen:
         chosen = sorted(rows, key=lambda row: row.metric.higher_is_better is None)
     panels = []
@@ -240,7 +238,7 @@ def _receipts(
     manifest: Manifest, receipts: dict[str, dict[str, Any]]
 ) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Return the table of receipts: the columns any receipt fills, and a line per variant."""
-    lines = {}
+    lines: dict[str, dict[str, Any]] = {}
     for entry in manifest.variants:
         receipt = receipts.get(str(entry["name"]), {})
         options = receipt.get("options") or entry.get("options") or {}
