@@ -159,18 +159,25 @@ def parse_edit(
         return None, "empty"
     closed = _CLOSE.search(raw)
     inside = _OPEN.split(raw[: closed.start()] if closed else raw)[-1]
-    lines = [" ".join(line.split()) for line in inside.split("\n")]
-    lines = [line for line in lines if line] or [""]
-    text = re.sub(rf"^(?:(?:edited|new) )?(?:{_NAMES[part]})\s*:\s*", "", lines[0], flags=re.IGNORECASE)
-    if len(lines) == 1 and closed is None and generation.stopped == "length":
+    line, ended, _ = inside.lstrip().partition("\n")
+    if generation.stopped == "length" and not (closed or ended):
         return None, "unparsed"
+    text = re.sub(rf"^(?:(?:edited|new) )?(?:{_NAMES[part]})\s*:\s*", "", line, flags=re.IGNORECASE)
+    text = _unquoted(" ".join(text.split()))
     if _NEXT_EXAMPLE.match(text):
         return None, "unparsed"
-    while len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
-        text = text[1:-1].strip()
     if not any(c.isalnum() for c in text):
         return None, "empty"
     return (None, "unchanged") if _plain(text) == _plain(original) else (text, None)
+
+
+def _unquoted(text: str) -> str:
+    """Take off quotes that enclose the whole text."""
+    close = _QUOTES.get(text[:1])
+    inside = text[1:-1]
+    if len(text) > 1 and text[-1] == close and text[0] not in inside and close not in inside:
+        return inside.strip()
+    return text
 
 
 def _plain(text: str) -> str:

@@ -52,9 +52,9 @@ class Memorization(Explainer):
     def rows(self, lm: LanguageModel, dataset: Dataset, items: Sequence[Item], seed: int) -> Iterator[Row]:
         """Complete every fact; nothing here is random, the seed is not used."""
         prompts = [_prompt(item, dataset, self.shots) for item in items]
-        completions = lm.generate(prompts, max_new_tokens=self.max_new_tokens, stop=_STOP)
-        scored = lm.logprobs(prompts, [f" {item.label}" for item in items])
-        for item, prompt, completion, gold in zip(items, prompts, completions, scored, strict=True):
+        objects = [f" {item.label}" for item in items]
+        observed = lm.generate_and_score(prompts, objects, max_new_tokens=self.max_new_tokens, stop=_STOP)
+        for item, prompt, (completion, gold) in zip(items, prompts, observed, strict=True):
             yield MemorizationRow(
                 item=item.id,
                 group=item.group,

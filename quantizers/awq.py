@@ -62,7 +62,7 @@ class AWQ(Quantizer):
 
     def quantize(self, parent: Path, calibration: Sequence[Sequence[int]], out: Path, device: str) -> None:
         """See Quantizer.quantize. Searched in float32 on a CPU and packed in float16."""
-        from quantizers.gptqmodel_support import import_gptqmodel
+        from quantizers.gptqmodel_support import import_gptqmodel, logs_discarded
 
         gptqmodel = import_gptqmodel()
         import torch
@@ -85,7 +85,7 @@ class AWQ(Quantizer):
         used = calibration[: max(1, self.search_tokens // length)]
         examples = [{"input_ids": list(s), "attention_mask": [1] * len(s)} for s in used]
         backend = gptqmodel.BACKEND.AWQ_TORCH if on_cpu else gptqmodel.BACKEND.AUTO
-        with fast_float32_search():
+        with logs_discarded(), fast_float32_search():
             model.quantize(examples, batch_size=8, backend=backend)
         model.save(str(out))
 

@@ -54,7 +54,7 @@ class GPTQ(Quantizer):
 
     def quantize(self, parent: Path, calibration: Sequence[Sequence[int]], out: Path, device: str) -> None:
         """See Quantizer.quantize. Solved in float32 on a CPU."""
-        from quantizers.gptqmodel_support import import_gptqmodel
+        from quantizers.gptqmodel_support import import_gptqmodel, logs_discarded
 
         gptqmodel = import_gptqmodel()
         import torch
@@ -71,7 +71,8 @@ class GPTQ(Quantizer):
         dtype = torch.float32 if device == "cpu" else torch.float16
         model = gptqmodel.GPTQModel.load(str(parent), settings, dtype=dtype)
         examples = [{"input_ids": list(s), "attention_mask": [1] * len(s)} for s in calibration]
-        model.quantize(examples, batch_size=8)
+        with logs_discarded():
+            model.quantize(examples, batch_size=8)
         model.save(str(out))
 
     def load(self, source: Path, dtype: str, device: str) -> Any:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-__all__ = ["import_gptqmodel"]
+__all__ = ["import_gptqmodel", "logs_discarded"]
 
 
 @cache
@@ -22,3 +27,15 @@ def import_gptqmodel() -> Any:
     torch._dynamo.config.disable = True
     logging.getLogger("gptqmodel").setLevel(logging.ERROR)
     return gptqmodel
+
+
+@contextmanager
+def logs_discarded() -> Iterator[None]:
+    """Keep gptqmodel from leaving a `logs` directory wherever the user happens to be."""
+    from gptqmodel.looper import loop_processor
+
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        patch.object(loop_processor, "_PROJECT_LOG_DIR", Path(scratch)),
+    ):
+        yield

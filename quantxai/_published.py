@@ -169,8 +169,8 @@ def lre_items(path: Path) -> Iterator[Item]:
 def relation_items(file: Path, relation: Any) -> Iterator[tuple[Item, str]]:
     """Yield the facts of one relation in LRE's form, each with its split ("" where it has none).
 
-    The published samples hold a subject and an object; ours also aliases and a split. Samples that
-    repeat both subject and object are left out; other objects of a subject are facts of their own.
+    The published samples hold a subject and an object; ours also aliases and a split. Several objects
+    of one subject are facts of their own.
     """
     relation = _unescape(relation)
     try:
@@ -187,20 +187,16 @@ def relation_items(file: Path, relation: Any) -> Iterator[tuple[Item, str]]:
             f"{file}: prompt_templates[0] must hold '{{}}' once for the subject, found {template!r}"
         )
     slug = re.sub(r"\W+", "_", name.strip()).lower()
-    seen: set[tuple[str, str]] = set()
     for number, (subject, obj, sample) in enumerate(samples, 1):
         if not (subject and obj):
             raise DataError(f"{file}: sample {number} has an empty subject or object")
-        if (subject, obj) in seen:
-            continue
-        seen.add((subject, obj))
         fields = {"relation": name, "template": template, "subject": subject}
         aliases = tuple(str(a) for a in sample.get("aliases", ()))
         item = Item(
             id=f"{slug}-{number:04d}", text=subject, label=obj, group=name, fields=fields, aliases=aliases
         )
         yield item, str(sample.get("split", ""))
-    if not seen:
+    if not samples:
         raise DataError(f"{file}: holds no samples; expected at least one subject and object")
 
 

@@ -169,7 +169,7 @@ def _pairs(measurements: pd.DataFrame, metrics: Mapping[tuple[str, str], Metric]
 def _pairs_of(
     series: tuple[str, str, str, str], part: pd.DataFrame, metric: Metric, parent: str
 ) -> Iterable[_Pair]:
-    values = part.pivot(index="item", columns="variant", values="value").sort_index().astype(float)
+    values = part.pivot(index="item", columns="variant", values="value").astype(float)
     groups = part.drop_duplicates("item").set_index("item")["group"].reindex(values.index).to_numpy(str)
     names = tuple(np.unique(groups).tolist())
     before = values[parent].to_numpy() if parent in values else np.full(len(values), np.nan)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from quantxai import registry
 from quantxai.errors import ConfigError, InputError, nearest
 from quantxai.methods import Explainer, Method, Quantizer, Scorer
 from quantxai.records import Record, digest
+from quantxai.validation import entry_name, validate
 
 __all__ = [
     "Analysis",
@@ -25,7 +26,6 @@ __all__ = [
     "parse_config",
 ]
 
-R = TypeVar("R", bound=Record)
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Execution = Literal["auto", "dequantized", "kernel"]
 
@@ -101,7 +101,7 @@ class Analysis(Record):
 
     alpha: float = Field(0.05, gt=0, lt=0.5, description="Family-wise error rate, and 1 - the intervals' level.")
     resamples: int = Field(10_000, ge=1_000, description="Bootstrap and permutation resamples.")
-    margins: dict[str, float] = Field(
+    margins: dict[str, PositiveFloat] = Field(
         default_factory=dict,
         description='Equivalence margins in place of the metrics\' own: "scorer.metric" = value.',
     )
@@ -135,6 +135,13 @@ class SweepConfig(Record):
         _unique("variants", [v.name for v in self.variants], "name")
         _unique("explainers", [f"{e.name} on {e.dataset}" for e in self.explainers], "name and dataset")
         _unique("scorers", [s.scorer for s in self.scorers], "scorer")
+        metrics = [f"{s.scorer}.{m.name}" for s in self.scorers for m in s.method().metrics]
+        for name in self.analysis.margins:
+            if name not in metrics:
+                raise ValueError(
+                    f"analysis.margins: unknown metric '{name}'.{nearest(name, metrics)} "
+                    f"Available: {', '.join(sorted(metrics))}."
+                )
         return self
 
     def digest(self) -> str:
@@ -189,16 +196,15 @@ def parse_config(table: Mapping[str, Any], source: str = "configuration") -> Swe
         table[key] = _tables(table.get(key, default), source, key)
     scorers = table.get("scorers") or [{"scorer": name} for name in registry.names("scorer")]
     table["scorers"] = _tables(scorers, source, "scorers")
-    table["variants"] = [
-        _entry(e, VariantConfig, "quantizer", f"{source}: variants[{i}]") for i, e in enumerate(table["variants"])
-    ]
-    table["explainers"] = [
-        _entry(e, ExplainerConfig, "explainer", f"{source}: explainers[{i}]")
-        for i, e in enumerate(table["explainers"])
-    ]
-    table["scorers"] = [
-        _entry(e, ScorerConfig, "scorer", f"{source}: scorers[{i}]") for i, e in enumerate(table["scorers"])
-    ]
+    kinds: tuple[tuple[str, type[Record], registry.Kind], ...] = (
+        ("variants", VariantConfig, "quantizer"),
+        ("explainers", ExplainerConfig, "explainer"),
+        ("scorers", ScorerConfig, "scorer"),
+    )
+    for key, record, kind in kinds:
+        table[key] = [
+            _entry(entry, record, kind, f"{source}: {entry_name(key, i)}") for i, entry in enumerate(table[key])
+        ]
     return validate(SweepConfig, table, source)
 
 
@@ -214,7 +220,8 @@ def _entry(entry: Mapping[str, Any], record: type[Record], kind: registry.Kind, 
     options = {k: v for k, v in entry.items() if k not in own}
     name = own.get(kind)
     if not isinstance(name, str):
-        raise ConfigError(f"{where}: the key '{kind}' is missing; choose one of {', '.join(registry.names(kind))}")
+        what = "is missing" if name is None else "must be a name"
+        raise ConfigError(f"{where}: the key '{kind}' {what}. Available: {', '.join(registry.names(kind))}.")
     try:
         found: type[Method] = registry.method(kind, name)
     except InputError as error:
@@ -223,39 +230,3 @@ def _entry(entry: Mapping[str, Any], record: type[Record], kind: registry.Kind, 
     if "name" in record.model_fields:
         own.setdefault("name", method.label if isinstance(method, Quantizer) else name)
     return {**own, "options": method.model_dump(mode="json")}
-
-
-def validate(record: type[R], value: Mapping[str, Any], where: str, also: list[str] | None = None) -> R:
-    """Validate one record, turning pydantic's report into one ConfigError for the reader."""
-    try:
-        return record.model_validate(value)
-    except ValidationError as error:
-        lines = [_explain(record, e, where, also or []) for e in error.errors()]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
-
-
-def _explain(record: type[Record], error: Any, where: str, also: list[str]) -> str:
-    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error["loc"]).lstrip(".")
-    if error["type"] == "extra_forbidden":
-        allowed = [*_fields_at(record, error["loc"][:-1]), *also]
-        key = str(error["loc"][-1])
-        return f"{where}: unknown key '{path}'.{nearest(key, allowed)} Allowed: {', '.join(sorted(allowed))}."
-    if error["type"] == "literal_error":
-        expected = error["ctx"]["expected"].replace(" or ", ", ")
-        hint = nearest(str(error["input"]), [p.strip("' ") for p in expected.split(",")])
-        return f"{where}: {path} = {error['input']!r} is not allowed.{hint} Allowed: {expected}."
-    message = error["msg"].removeprefix("Value error, ")
-    if not path:
-        return f"{where}: {message}"
-    given = "" if error["type"] == "missing" else f" (given: {error['input']!r})"
-    return f"{where}: {path}: {message}{given}"
-
-
-def _fields_at(record: type[Record], location: tuple[Any, ...]) -> list[str]:
-    for part in location:
-        field = record.model_fields.get(str(part))
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, Record)):
-            return []
-        record = annotation
-    return list(record.model_fields)

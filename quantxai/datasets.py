@@ -28,6 +28,7 @@ __all__ = [
     "Task",
     "calibration_texts",
     "dataset_names",
+    "dataset_tasks",
     "inference_text",
     "load_dataset",
     "take",
@@ -134,6 +135,11 @@ _SETS: dict[str, _Set] = {
 def dataset_names() -> dict[str, str]:
     """Return every registered name with a one-line description."""
     return {name: entry.summary for name, entry in _SETS.items()}
+
+
+def dataset_tasks() -> dict[str, Task]:
+    """Return the kind of task of every registered set."""
+    return {name: entry.task for name, entry in _SETS.items()}
 
 
 def load_dataset(name: str, path: str | Path | None = None, revision: str | None = None) -> Dataset:

@@ -21,7 +21,7 @@ from quantxai.config import DEFAULT_VARIANTS
 from quantxai.errors import InputError
 from quantxai.installation import PACKAGES, shadowed
 from quantxai.methods import Quantizer
-from quantxai.models import MODELS, cache_directory, resolve
+from quantxai.models import MODELS, cache_directory, nearest_existing, resolve
 from quantxai.options import describe
 from quantxai.records import Record
 
@@ -232,9 +232,7 @@ def _hardware() -> Iterator[Check]:
 
 def _disk() -> Check:
     cache = cache_directory()
-    existing = cache
-    while not existing.exists():
-        existing = existing.parent
+    existing = nearest_existing(cache)
     free = shutil.disk_usage(existing).free / 1e9
     remedy = "set QUANTXAI_CACHE to a directory on a larger disk"
     if not os.access(existing, os.W_OK):

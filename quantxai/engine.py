@@ -16,6 +16,7 @@ batched beyond floating-point tolerance.
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ __all__ = ["TransformersModel"]
 
 MIN_PREFIX = 16
 """Shorter shared prefixes cost more bookkeeping than they save."""
+KEPT_TOKENS = 4096
+"""Tokens of computed prefixes kept for later calls."""
 LOGIT_BYTES = 2**28
 """Most memory a batch's scored logits may take, bytes (float32)."""
 
@@ -74,7 +77,11 @@ def shared_prefixes(prompts: Sequence[Sequence[int]], reserve: Sequence[int]) ->
         cut = size if end - start > 1 else 0
         rows += [_Row(i, tuple(prompts[i][:cut]), tuple(prompts[i][cut:])) for i in order[start:end]]
         start = end
-    return sorted(rows, key=lambda r: (len(r.prefix), r.prefix, len(r.rest), r.index))
+    return sorted(rows, key=_order)
+
+
+def _order(row: _Row) -> tuple[int, tuple[int, ...], int, int]:
+    return len(row.prefix), row.prefix, len(row.rest), row.index
 
 
 def _common(a: Sequence[int], b: Sequence[int], limit: int) -> int:
@@ -82,6 +89,46 @@ def _common(a: Sequence[int], b: Sequence[int], limit: int) -> int:
         if a[i] != b[i]:
             return i
     return max(limit, 0)
+
+
+_States = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values [1, heads, tokens, dimension] of one prefix, layer by layer."""
+
+
+class _Prefixes:
+    """The prefixes computed last, so that later calls with the same instructions find them."""
+
+    def __init__(self) -> None:
+        self._states: OrderedDict[tuple[int, ...], _States] = OrderedDict()
+
+    def find(self, prefix: tuple[int, ...]) -> _States | None:
+        """Return a prefix's states: a leading part of known states serves as well."""
+        for known, states in self._states.items():
+            if known[: len(prefix)] == prefix:
+                self._states.move_to_end(known)
+                return [(k[:, :, : len(prefix)], v[:, :, : len(prefix)]) for k, v in states]
+        return None
+
+    def fit(self, row: _Row, reserve: int) -> _Row:
+        """Cut a row where a known prefix ends, if that keeps most of what it shares."""
+        tokens = row.prefix + row.rest
+        limit = len(row.prefix) or len(tokens) - reserve
+        cut = max((_common(tokens, known, min(limit, len(known))) for known in self._states), default=0)
+        if cut < max(MIN_PREFIX, 0.75 * len(row.prefix)):
+            return row
+        return _Row(row.index, tokens[:cut], tokens[cut:])
+
+    def compute(
+        self,
+        prefixes: Sequence[tuple[int, ...]],
+        run: Callable[[Sequence[tuple[int, ...]]], list[_States]],
+    ) -> None:
+        """Compute prefixes and keep them, forgetting the ones longest unused beyond KEPT_TOKENS."""
+        if not prefixes:
+            return
+        self._states.update(zip(prefixes, run(prefixes), strict=True))
+        while len(self._states) > len(prefixes) and sum(map(len, self._states)) > KEPT_TOKENS:
+            self._states.popitem(last=False)
 
 
 class TransformersModel(LanguageModel):
@@ -110,7 +157,7 @@ class TransformersModel(LanguageModel):
         self.device = next(model.parameters()).device
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 2**30)
         self._shares_prefixes = _shares_prefixes(model.config)
-        self._prefix_cache: tuple[tuple[tuple[int, ...], ...], Any] | None = None
+        self._known = _Prefixes()
         end = getattr(model.generation_config, "eos_token_id", None)
         end = tokenizer.eos_token_id if end is None else end
         self._end_ids = set(end) if isinstance(end, list | tuple) else {end}
@@ -121,15 +168,44 @@ class TransformersModel(LanguageModel):
         self, prompts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
     ) -> list[Generation]:
         """See LanguageModel.generate."""
+        if max_new_tokens < 1:
+            raise InputError(f"max_new_tokens = {max_new_tokens}: at least 1 token has to be generated")
         tokens = [self._encode(p) for p in prompts]
         self._check_lengths(tokens, max_new_tokens)
         results: dict[int, Generation] = {}
 
         def run(rows: list[_Row]) -> None:
-            results.update(self._generate_batch(rows, max_new_tokens, tuple(stop)))
+            results.update(self._continue(rows, self._forward(rows, 1), max_new_tokens, tuple(stop)))
 
         self._run(self._rows(tokens, [1] * len(tokens)), max_new_tokens, 1, run)
         return [results[i] for i in range(len(prompts))]
+
+    def generate_and_score(
+        self,
+        prompts: Sequence[str],
+        continuations: Sequence[str],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+    ) -> list[tuple[Generation, Continuation]]:
+        """See LanguageModel.generate_and_score; every prompt is run once for both."""
+        tokens = [self._encode(p) for p in prompts]
+        scored = [list(self.tokenizer(c, add_special_tokens=False).input_ids) for c in continuations]
+        if not all(scored):
+            raise InputError("a continuation to score has no tokens; give it at least one character")
+        extra = max([max_new_tokens, *map(len, scored)])
+        self._check_lengths(tokens, extra)
+        generations: dict[int, Generation] = {}
+        continued: dict[int, Continuation] = {}
+
+        def run(rows: list[_Row]) -> None:
+            state = self._forward(rows, 1)
+            found = self._score_next(*state, [scored[r.index] for r in rows])
+            continued.update((r.index, c) for r, c in zip(rows, found, strict=True))
+            generations.update(self._continue(rows, state, max_new_tokens, tuple(stop)))
+
+        self._run(self._rows(tokens, [1] * len(tokens)), extra, max(map(len, scored), default=1), run)
+        return [(generations[i], continued[i]) for i in range(len(prompts))]
 
     def logprobs(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Continuation]:
         """See LanguageModel.logprobs."""
@@ -209,7 +285,8 @@ class TransformersModel(LanguageModel):
 
     def _rows(self, tokens: Sequence[Sequence[int]], reserve: Sequence[int]) -> list[_Row]:
         if self._shares_prefixes:
-            return shared_prefixes(tokens, reserve)
+            rows = [self._known.fit(r, reserve[r.index]) for r in shared_prefixes(tokens, reserve)]
+            return sorted(rows, key=_order)
         rows = [_Row(i, (), tuple(t)) for i, t in enumerate(tokens)]
         return sorted(rows, key=lambda r: (r.length, r.index))
 
@@ -225,7 +302,7 @@ class TransformersModel(LanguageModel):
                 except torch.OutOfMemoryError:
                     if len(batch) == 1:
                         raise
-                    self._prefix_cache = None
+                    self._known = _Prefixes()
                     torch.cuda.empty_cache()
                     self.batch_tokens = max(self.batch_tokens // 2, 1)
                     continue
@@ -268,28 +345,56 @@ class TransformersModel(LanguageModel):
         from transformers import DynamicCache
 
         distinct = tuple(dict.fromkeys(r.prefix for r in batch))
+        cache = DynamicCache(config=self.model.config)
         if not any(distinct):
-            return DynamicCache(config=self.model.config), torch.zeros(
-                (len(batch), 0), dtype=torch.long, device=self.device
-            )
-        if self._prefix_cache is None or self._prefix_cache[0] != distinct:
-            ids, mask = self._pad(distinct)
-            out = self._call(ids, mask, DynamicCache(config=self.model.config), 1)
-            self._prefix_cache = (distinct, (out.past_key_values, mask))
-        computed, mask = self._prefix_cache[1]
+            return cache, torch.zeros((len(batch), 0), dtype=torch.long, device=self.device)
+        self._known.compute([p for p in distinct if self._known.find(p) is None], self._run_prefixes)
+        states = [self._known.find(p) for p in distinct]
         place = {p: i for i, p in enumerate(distinct)}
         select = torch.tensor([place[r.prefix] for r in batch], device=self.device)
-        cache = DynamicCache(config=self.model.config)
-        for source, target in zip(computed.layers, _layers(cache, len(computed.layers)), strict=True):
-            target.update(source.keys[select], source.values[select])
+        _, mask = self._pad(distinct)
+        for index, layer in enumerate(_layers(cache, len(states[0] or ()))):
+            keys, values = (_stack([s[index][kind] for s in states if s]) for kind in (0, 1))
+            layer.update(keys[select], values[select])
         return cache, mask[select]
+
+    def _run_prefixes(self, prefixes: Sequence[tuple[int, ...]]) -> list[_States]:
+        """Run prefixes through the model; return each one's keys and values, layer by layer."""
+        from transformers import DynamicCache
+
+        ids, mask = self._pad(prefixes)
+        cache = self._call(ids, mask, DynamicCache(config=self.model.config), 1).past_key_values
+        return [
+            [(k.keys[i : i + 1, :, -len(p) :].clone(), k.values[i : i + 1, :, -len(p) :].clone()) for k in cache.layers]
+            for i, p in enumerate(prefixes)
+        ]
 
     # -- generation ------------------------------------------------------------------------------
 
-    def _generate_batch(
-        self, batch: list[_Row], max_new_tokens: int, stop: tuple[str, ...]
+    def _score_next(
+        self, logits: torch.Tensor, cache: Any, mask: torch.Tensor, tokens: Sequence[Sequence[int]]
+    ) -> list[Continuation]:
+        """Score tokens[row] after each row's prompt, whose last logits and cache are given."""
+        first = logits[:, -1:]
+        longer = max(map(len, tokens)) - 1
+        if longer < 1:
+            return [_continuation(row, t) for row, t in zip(first, tokens, strict=True)]
+        ids, more = self._pad([t[:-1] for t in tokens])
+        after = self._call(ids, torch.cat([mask, more], dim=1), _shallow_copy(cache, self.model.config), longer)
+        return [
+            _continuation(torch.cat([start, rest[len(rest) - len(t) + 1 :]]), t)
+            for start, rest, t in zip(first, after.logits, tokens, strict=True)
+        ]
+
+    def _continue(
+        self,
+        batch: list[_Row],
+        state: tuple[torch.Tensor, Any, torch.Tensor],
+        max_new_tokens: int,
+        stop: tuple[str, ...],
     ) -> Iterator[tuple[int, Generation]]:
-        logits, cache, mask = self._forward(batch, 1)
+        """Generate from prompts whose last logits, cache and mask are given."""
+        logits, cache, mask = state
         live = list(range(len(batch)))
         made: list[list[int]] = [[] for _ in batch]
         done: dict[int, Generation] = {}
@@ -329,6 +434,22 @@ class TransformersModel(LanguageModel):
 
     def _decode(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Stack [1, heads, tokens, dimension] tensors, padded on the left to the longest."""
+    width = max(p.shape[2] for p in parts)
+    return torch.cat([torch.nn.functional.pad(p, (0, 0, width - p.shape[2], 0)) for p in parts])
+
+
+def _shallow_copy(cache: Any, config: Any) -> Any:
+    """A cache that continues from the same keys and values; layers grow by concatenation, not in place."""
+    from transformers import DynamicCache
+
+    copy = DynamicCache(config=config)
+    for source, target in zip(cache.layers, _layers(copy, len(cache.layers)), strict=True):
+        target.update(source.keys, source.values)
+    return copy
 
 
 def _layers(cache: Any, count: int) -> list[Any]:

@@ -32,12 +32,12 @@ BFLOAT16_GAIN = 2.2
 GENERATION_COST = 3.0
 KERNEL_COST = 2.0
 """A quantized kernel on a CPU against dense matrices."""
-CALIBRATION_COST = 5.0
+CALIBRATION_COST = 3.0
 """Passes over the calibration text that GPTQ and AWQ cost, their own arithmetic included."""
 PERPLEXITY_TOKENS = 2048
 CHARACTERS_PER_TOKEN = 4
-PROMPT_TOKENS = 60
-"""Wording around an item; demonstrations are computed once for all items."""
+PROMPT_TOKENS = 12
+"""Wording around an item; demonstrations before it are computed once for all items."""
 START_SECONDS = 4.0
 """Of one variant's process: fork, load, first pass."""
 FIXED_SECONDS = 10.0
@@ -170,8 +170,9 @@ def _tokens_per_item(entry: Entry) -> float:
     prompt = PROMPT_TOKENS + _item_tokens(entry)
     tokens = 0.0
     if "generate" in entry.explainer.needs:
-        longest = getattr(entry.explainer, "max_new_tokens", 64)
-        tokens += prompt + GENERATION_COST * float(longest)
+        # Answers end by themselves, about as long as the item.
+        longest = float(getattr(entry.explainer, "max_new_tokens", 64))
+        tokens += prompt + GENERATION_COST * min(longest, prompt)
     if entry.explainer.needs - {"generate"}:
         tokens += 2 * prompt
     return tokens

@@ -79,6 +79,18 @@ class LanguageModel(ABC):
         distribution and is left out.
         """
 
+    def generate_and_score(
+        self,
+        prompts: Sequence[str],
+        continuations: Sequence[str],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+    ) -> list[tuple[Generation, Continuation]]:
+        """Do `generate` and `logprobs` for the same prompts; an engine may share their computation."""
+        generated = self.generate(prompts, max_new_tokens=max_new_tokens, stop=stop)
+        return list(zip(generated, self.logprobs(prompts, continuations), strict=True))
+
     @abstractmethod
     def choices(self, prompts: Sequence[str], choices: Sequence[str]) -> NDArray[np.float64]:
         """Log-probabilities in nats [prompts, choices] of the choices' first tokens after each prompt.

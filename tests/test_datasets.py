@@ -42,7 +42,11 @@ def write(path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "task", "items", "demonstrations"),
-    [("news", "classification", 160, 16), ("inference", "inference", 180, 24), ("relations", "recall", 504, 54)],
+    [
+        ("news", "classification", 160, 16),
+        ("inference", "inference", 180, 24),
+        ("relations", "recall", 504, 54),
+    ],
 )
 def test_built_in_sets_have_their_sizes(name: str, task: str, items: int, demonstrations: int) -> None:
     dataset = load_dataset(name)
@@ -223,6 +227,18 @@ def test_esnli_as_published(tmp_path: Path) -> None:
     }
 
 
+def test_no_demonstration_shares_its_premise(tmp_path: Path) -> None:
+    rows = [
+        (f"Premise {k}.", f"Hypothesis {k} {name}.", name, "x")
+        for k in range(14)
+        for name in datasets.RELATIONS_OF_PAIRS
+    ]
+    path = write(tmp_path / "dev.csv", csv_text("premise,hypothesis,label,explanation", rows))
+    dataset = load_dataset("esnli", path)
+    assert [d.group for d in dataset.demonstrations] == [f"Premise {k}." for k in range(12)]
+    assert {i.group for i in dataset.items} == {"Premise 12.", "Premise 13."}
+
+
 @pytest.mark.parametrize(
     ("header", "label"),
     [
@@ -245,13 +261,13 @@ def test_ag_news_as_published(tmp_path: Path) -> None:
     names = ("the world", "sports", "business", "science/tech")
     rows = [(f"Text number {k}", names[k % 4]) for k in range(16)]
     rows += [
-        ("Haiti #39;s team beats workers #39; club,  quot;hard luck, quot; said a #36;5 fan #39;Jim", "sports"),
+        ("Haiti #39;s team beats workers #39; club,  quot;hard luck, quot; a #36;5 fan #39;Jim", "sports"),
         ("BlackRock &lt;A HREF=&quot;x&quot;&gt;BLK&lt;/A&gt; AT amp;T fresh\\jumper for \\$29", "business"),
     ]
     dataset = load_dataset("ag_news", write(tmp_path / "test.csv", csv_text("text,label", rows)))
     assert [d.label for d in dataset.demonstrations[:4]] == ["world", "sports", "business", "technology"]
     assert [(i.text, i.label) for i in dataset.items] == [
-        ("Haiti's team beats workers' club, \"hard luck,\" said a $5 fan 'Jim", "sports"),
+        ("Haiti's team beats workers' club, \"hard luck,\" a $5 fan 'Jim", "sports"),
         ('BlackRock <A HREF="x">BLK</A> AT&T fresh jumper for $29', "business"),
     ]
     assert dataset.items[0].group == dataset.items[0].id
@@ -275,6 +291,7 @@ def test_lre_as_published(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     write(tmp_path / "more" / "two.json", json.dumps(relation(name="other")))
     dataset = load_dataset("lre", one)
+    assert dataset.source == f"{one} (1 repeated items left out)"
     assert [(i.text, i.label) for i in dataset.items] == [
         ("s3", "o3"),
         ("s4", "o4"),
@@ -333,7 +350,7 @@ def test_download_of_esnli(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_failed_download_asks_for_a_local_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     hub(monkeypatch, ConnectionError("Couldn't reach the Hub\ndetails"))
-    with pytest.raises(DataError, match=r"(?s)fancyzhx/ag_news.*Couldn't reach the Hub\).*path of a local copy"):
+    with pytest.raises(DataError, match=r"fancyzhx/ag_news.*Couldn't reach the Hub\).*path of a local copy"):
         load_dataset("ag_news")
     hub(monkeypatch, Table())
     with pytest.raises(DataError, match="column 'text', 'label' is missing"):
@@ -361,8 +378,8 @@ HEADER = "premise,hypothesis,label,explanation\n"
     [
         ("", r"line 1: column 'premise', 'hypothesis', 'label', 'explanation' is missing.*an empty file"),
         (HEADER, r"holds no items"),
-        ("premise,label,explanation\na,neutral,c\n", r"line 1: column 'hypothesis' is missing; expected premise, "),
-        (HEADER + "a,b,neutral,c\nd,e,maybe,f\n", r"line 3: unknown label 'maybe'; expected one of entailment, "),
+        ("premise,label,explanation\na,neutral,c\n", r"line 1: column 'hypothesis' is missing; expected pre"),
+        (HEADER + "a,b,neutral,c\nd,e,maybe,f\n", r"line 3: unknown label 'maybe'; expected one of entail"),
         (HEADER + "a,,neutral,c\n", r"line 2: column 'hypothesis' is empty"),
         (HEADER + "a,b\n", r"line 2: has no value for column 'label'"),
         (HEADER + "a,b,neutral,c\n", r"no item is left to evaluate"),

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from synthetic import QUALITY, make_run
 
 from quantxai.errors import InputError, RunError
 from quantxai.query import query, render
-from tests.synthetic import QUALITY, make_run
+
+pytestmark = pytest.mark.bare
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,8 @@ def test_views_can_be_joined(run: Path) -> None:
         "set enable_external_access = true",
         "install httpfs",
         "select * from secret",
+        'select * from "table"',
+        "set threads = 1",
     ],
 )
 def test_a_query_reaches_nothing_but_the_views(run: Path, tmp_path: Path, sql: str) -> None:

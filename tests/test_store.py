@@ -19,6 +19,8 @@ from quantxai.errors import CorruptCell, InputError, OutOfSpace, RunError
 from quantxai.records import Finding, Measurement, Row
 from quantxai.store import CellKey, Manifest, Store, row_schema, rows_to_table, table_to_rows
 
+pytestmark = pytest.mark.bare
+
 
 class Edit(Row):
     """A row with every kind of column."""

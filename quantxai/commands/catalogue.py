@@ -148,12 +148,13 @@ def doctor(
 
 
 def _entries(kind: str) -> list[dict[str, Any]]:
-    from quantxai.datasets import dataset_names
+    from quantxai.datasets import dataset_names, dataset_tasks
     from quantxai.errors import UnknownName
     from quantxai.options import describe
 
     if kind == "datasets":
-        return [{"name": name, "summary": summary} for name, summary in dataset_names().items()]
+        tasks = dataset_tasks()
+        return [{"name": k, "summary": v, "task": tasks[k]} for k, v in dataset_names().items()]
     if kind == "quantizers":
         return describe("quantizer")
     if kind == "explainers":
@@ -169,10 +170,12 @@ def _entry_text(entry: dict[str, Any]) -> str:
     source = entry.get("distribution", "quantxai")
     own = source == "quantxai"
     lines = [wrapped(entry["summary"] + ("" if own else f" (from {source})"), 16, entry["name"])]
-    for label in ("tasks", "explainers"):
-        if entry.get(label):
-            word = "works on" if label == "tasks" else "reads"
-            lines.append(wrapped(f"{word} {', '.join(entry[label])}", 16))
+    if "task" in entry:
+        lines.append(wrapped(f"for {entry['task']}", 16))
+    if "tasks" in entry:
+        lines.append(wrapped(f"works on data for {', '.join(entry['tasks'])}", 16))
+    if "explainers" in entry:
+        lines.append(wrapped(f"reads the rows of {', '.join(entry['explainers'])}", 16))
     for option in entry.get("options", []):
         default = "not set" if option["default"] is None else toml_value(option["default"])
         lines.append(wrapped(f"{option['help']} ({option['values']})", 30, f"  {option['name']} = {default}"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,10 +61,24 @@ def sweep(
     Example: quantxai sweep --model path/to/model --out runs/mine
     """
     settings = _configuration(config, model, n, workers)
-    if dry_run:
-        _print_plan(settings, out, as_json)
-        return
-    _run(settings, out, recompute_corrupt, as_json)
+    with _naming(config):
+        if dry_run:
+            _print_plan(settings, out, as_json)
+        else:
+            _run(settings, out, recompute_corrupt, as_json)
+
+
+@contextmanager
+def _naming(path: Path | None) -> Iterator[None]:
+    """Let errors about what a file asks for begin with its name."""
+    from quantxai.errors import ConfigError, DataError, ModelError, UnknownName
+
+    try:
+        yield
+    except (ConfigError, DataError, ModelError, UnknownName) as error:
+        if path is None:
+            raise
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _configuration(path: Path | None, model: str | None, n: int | None, workers: int | None) -> SweepConfig:
@@ -105,7 +121,7 @@ def _run(config: SweepConfig, out: Path, recompute_corrupt: bool, as_json: bool)
 
 
 def _table(summary: RunSummary) -> str:
-    from quantxai.summary import HEADLINES
+    from quantxai.summary import HEADLINES, LEGEND
 
     shown = list(dict.fromkeys(m for v in summary.variants for m in v.metrics))
     verdicts = ("degraded", "equivalent", "improved", "unresolved")
@@ -121,7 +137,8 @@ def _table(summary: RunSummary) -> str:
                 *(str(variant.verdicts.get(v, 0)) if compared else "" for v in verdicts),
             ]
         )
-    parts = ["", columns(rows, right=range(1, len(rows[0]))), "", wrapped(summary.answer, 0)]
+    legend = "; ".join(["perplexity on the built-in news", *(LEGEND[m] for m in shown)])
+    parts = ["", columns(rows, right=range(1, len(rows[0]))), wrapped(f"({legend})", 0), "", wrapped(summary.answer, 0)]
     parts += [wrapped(text, 2, "! ") for v in summary.variants for text in _remarks(v.name, v.warnings)]
     return "\n".join(parts)
 
@@ -176,7 +193,7 @@ def _planned(plan: Plan, name: str, stored: set[CellKey]) -> dict[str, Any]:
         "done": finished,
         "to_do": len(keys) - finished,
         "prepared": variant.prepared,
-        "quantizes": variant.quantizer.writes_checkpoint or variant.twin is not None,
+        "quantized": variant.quantizer.weight_bits is not None,
         "execution": variant.execution,
         "dtype": variant.dtype,
         "digest": variant.digest,
@@ -184,22 +201,19 @@ def _planned(plan: Plan, name: str, stored: set[CellKey]) -> dict[str, Any]:
 
 
 def _plan_text(plan: Plan, store: Store, variants: list[dict[str, Any]], cost: Estimate) -> str:
-    from quantxai.models import cache_directory
+    from quantxai.models import cache_directory, nearest_existing
     from quantxai.progress import duration
 
     here = plan.model.path is not None
     rows = [["variant", "cells", "done", "to do", "runs", "weights"]]
     for v in variants:
-        weights = (
-            "ready" if v["prepared"] else "to be quantized" if v["quantizes"] else "to be loaded and measured"
-        )
-        runs = "as trained" if v["execution"] == "kernel" and not v["quantizes"] else v["execution"]
-        rows.append([v["name"], str(v["cells"]), str(v["done"]), str(v["to_do"]), runs, weights])
+        work = "to be quantized" if v["quantized"] else "to be measured"
+        runs = v["execution"] if v["quantized"] else "as trained"
+        counts = [str(v[key]) for key in ("cells", "done", "to_do")]
+        rows.append([v["name"], *counts, runs, "ready" if v["prepared"] else work])
     total = [str(sum(v[key] for v in variants)) for key in ("cells", "done", "to_do")]
     rows.append(["all", *total, "", ""])
-    place = cache_directory()
-    while not place.exists():
-        place = place.parent
+    free = shutil.disk_usage(nearest_existing(cache_directory())).free
     seconds = "unknown" if cost.seconds is None else f"about {duration(cost.seconds)}"
     lines = [
         f"model  {plan.model.name} ({plan.model.source}), {'already here' if here else 'to be fetched'}; "
@@ -216,7 +230,7 @@ def _plan_text(plan: Plan, store: Store, variants: list[dict[str, Any]], cost: E
         "",
         "Still to spend, an estimate:",
         f"  download  {size(cost.download_bytes) if cost.download_bytes else 'nothing'}",
-        f"  disk      {size(cost.disk_bytes)} of {size(shutil.disk_usage(place).free)} free in {place}",
+        f"  disk      {size(cost.disk_bytes)} of {size(free)} free for {cache_directory()}",
         f"  memory    {size(cost.memory_bytes)} at its peak",
         f"  time      {seconds}, good to a factor of two at best ({cost.basis})",
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 from functools import cache
 from importlib.resources import files
@@ -23,7 +24,7 @@ from quantxai.store import Store
 
 __all__ = ["build_report"]
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$&])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]|#~$])")
 
 
 def build_report(run: Store | str | Path) -> None:
@@ -42,10 +43,10 @@ def build_report(run: Store | str | Path) -> None:
     report = make_report(store)
     style, script = _resource("report.css"), _resource("report.js")
     page = _environment().get_template("report.html.j2")
-    html = page.render(
+    rendered = page.render(
         r=report, style=style, script=script, style_hash=_hash(style), script_hash=_hash(script)
     )
-    write_atomically(store.path / "report.html", html.encode("utf-8", "replace"))
+    write_atomically(store.path / "report.html", rendered.encode("utf-8", "replace"))
     plain = _environment().get_template("report.md.j2").render(r=report)
     write_atomically(store.path / "report.md", plain.encode("utf-8", "replace"))
 
@@ -59,7 +60,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    numbers = (text.level, text.estimate, text.interval, text.margin, text.detectable, text.p_value)
+    numbers = (
+        text.level,
+        text.estimate,
+        text.interval,
+        text.margin,
+        text.detectable,
+        text.p_value,
+        text.perplexity_ratio,
+    )
     helpers = (*numbers, text.metric_label, prose.direction)
     environment.filters.update({helper.__name__: helper for helper in helpers}, md=_markdown)
     environment.globals.update(symbols=text.SYMBOLS)
@@ -76,4 +85,4 @@ def _hash(content: str) -> str:
 
 def _markdown(value: Any) -> str:
     """Return a text that Markdown shows as it is, on one line, in a table or elsewhere."""
-    return _SPECIAL.sub(r"\\\1", " ".join(str(value).split()))
+    return _SPECIAL.sub(r"\\\1", html.escape(" ".join(str(value).split()), quote=False))

@@ -55,6 +55,11 @@ class ItemView:
     gold: str
     cells: list[Cell]
 
+    @property
+    def by_variant(self) -> dict[str, Cell]:
+        """The cells by variant."""
+        return {cell.variant: cell for cell in self.cells}
+
 
 @dataclass(frozen=True)
 class Section:
@@ -90,7 +95,7 @@ def marked(before: str, after: str) -> Markup:
     matcher = difflib.SequenceMatcher(
         None, [token.strip() for token in old], [token.strip() for token in new], autojunk=False
     )
-    parts = []
+    parts: list[str] = []
     for operation, i, j, k, m in matcher.get_opcodes():
         if operation == "equal":
             parts.append(escape("".join(new[k:m])))
@@ -98,37 +103,45 @@ def marked(before: str, after: str) -> Markup:
         # The space between words stays outside, so that it is not underlined.
         for tag, tokens in (("del", old[i:j]), ("ins", new[k:m])):
             if tokens:
-                parts.append(Markup("<{0}>{1}</{0}> ").format(Markup(tag), "".join(tokens).strip()))
-    return Markup("").join(parts)
+                parts.append(f"<{tag}>{escape(''.join(tokens).strip())}</{tag}> ")
+    return Markup("".join(parts))
 
 
 def sections(
-    rows: pd.DataFrame, measurements: pd.DataFrame, variants: Sequence[str], binary: Mapping[str, None]
+    rows: Iterable[Mapping[str, Any]],
+    measurements: pd.DataFrame,
+    variants: Sequence[str],
+    binary: Mapping[str, None],
 ) -> list[Section]:
     """Return the items of every explainer and data set, in planned order.
 
     Args:
-        rows: `Store.rows`.
+        rows: those of `Store.row_table`, as mappings.
         measurements: `Store.measurements`.
         variants: the parent, then the others in the manifest's order.
         binary: names of the binary metrics, in order.
     """
+    parts: dict[tuple[str, str], dict[str, dict[str, dict[str, Any]]]] = {}
+    for row in rows:
+        known = {name: value for name, value in row.items() if _known(value)}
+        items = parts.setdefault((known.pop("explainer"), known.pop("dataset")), {})
+        items.setdefault(known["item"], {})[known["variant"]] = known
     found = []
-    for (explainer, dataset), part in rows.groupby(["explainer", "dataset"], sort=False):
+    for (explainer, dataset), items in parts.items():
         own = measurements[(measurements.explainer == explainer) & (measurements.dataset == dataset)]
-        found.append(_section(explainer, dataset, part, own, variants, binary))
+        found.append(_section(explainer, dataset, items, own, variants, binary))
     return found
 
 
 def _section(
     explainer: str,
     dataset: str,
-    rows: pd.DataFrame,
+    rows: Mapping[str, Mapping[str, dict[str, Any]]],
     measurements: pd.DataFrame,
     variants: Sequence[str],
     binary: Mapping[str, None],
 ) -> Section:
-    columns = set(rows.dropna(axis=1, how="all").columns)
+    columns = {name for found in rows.values() for row in found.values() for name in row}
     layout = "other"
     if {"original", "edited"} <= columns:
         layout = "edits"
@@ -137,19 +150,16 @@ def _section(
     present = [name for name in binary if name in set(measurements.metric) and name != "failure"]
     present.sort(key=lambda name: _OUTCOMES.index(name) if name in _OUTCOMES else len(_OUTCOMES))
     outcomes = _Outcomes(measurements, present)
-    ids = sorted(rows.item.unique())
+    ids = sorted(rows)
     shown = ids if len(ids) <= MOST_ITEMS else [ids[i * len(ids) // MOST_ITEMS] for i in range(MOST_ITEMS)]
-    kept = rows[rows.item.isin(set(shown))].drop(columns=["explainer", "dataset"])
-    records: dict[str, dict[str, dict[str, Any]]] = {item: {} for item in shown}
-    for record in kept.to_dict("records"):
-        records[record["item"]][record["variant"]] = {k: v for k, v in record.items() if _known(v)}
-    items = [_item(item, layout, found, variants, outcomes) for item, found in records.items()]
-    named = [name for name in variants if name in set(rows.variant)]
+    items = [_item(item, layout, rows[item], variants, outcomes) for item in shown]
+    present_variants = {name for found in rows.values() for name in found}
+    named = [name for name in variants if name in present_variants]
     return Section(explainer, dataset, layout, present[0] if present else "", named, items, len(ids))
 
 
 def _known(value: Any) -> bool:
-    return not (value is None or value is pd.NA or (isinstance(value, float) and value != value))
+    return not (value is None or (isinstance(value, float) and value != value))
 
 
 class _Outcomes:

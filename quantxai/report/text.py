@@ -21,6 +21,7 @@ __all__ = [
     "margin",
     "metric_label",
     "p_value",
+    "perplexity_ratio",
     "significant",
     "variant_sentence",
 ]
@@ -76,6 +77,13 @@ def estimate(finding: Finding) -> str:
     """Return the change a finding is about, `−12.5 pp` or `+0.41`, as precise as its interval."""
     text = change(finding.estimate, finding.unit, _places(finding))
     return f"{text}{_SPACE}pp" if finding.unit == "proportion" and finding.estimate is not None else text
+
+
+def perplexity_ratio(finding: Finding) -> str:
+    """Return what a change of the mean negative log-likelihood does to perplexity, `perplexity × 1.15`."""
+    if finding.metric != "nll" or finding.estimate is None:
+        return ""
+    return f"perplexity × {significant(math.exp(finding.estimate))}"
 
 
 def interval(finding: Finding) -> str:

@@ -15,6 +15,7 @@ from quantxai.records import Finding, Metric
 from quantxai.report import plots, prose, text
 from quantxai.report.items import Section, sections
 from quantxai.store import Store
+from quantxai.tables import to_frame
 
 __all__ = ["Group", "Report", "Row", "make_report"]
 
@@ -91,7 +92,9 @@ class Report:
 def make_report(store: Store) -> Report:
     """Read a run and work out its report."""
     manifest = store.manifest
-    findings, rows, measurements = store.findings(), store.rows(), store.measurements()
+    findings, table, measurements = store.findings(), store.row_table(), store.measurements()
+    counted = [name for name in ("variant", "explainer", "dataset", "failure") if name in table.column_names]
+    rows = to_frame(table.select(counted))
     receipts, failures = store.receipts(), store.failures()
     names = [str(entry["name"]) for entry in manifest.variants]
     variants = [name for name in names if name != manifest.parent]
@@ -104,7 +107,7 @@ def make_report(store: Store) -> Report:
     groups = [_group(entry, findings, rows, metrics, variants, points) for entry in manifest.explainers]
     headline, basis = text.answer(findings, variants)
     binary = {name: None for (_, name), metric in metrics.items() if metric.kind == "binary"}
-    columns, table = _receipts(manifest, receipts)
+    columns, lines = _receipts(manifest, receipts)
     return Report(
         manifest=manifest,
         title=f"Does quantizing {manifest.model.get('name', 'the model')} change how it explains itself?",
@@ -118,9 +121,9 @@ def make_report(store: Store) -> Report:
         sentences={name: text.variant_sentence(name, findings) for name in variants},
         groups=groups,
         legend=plots.legend(points),
-        sections=sections(rows, measurements, [manifest.parent, *variants], binary),
+        sections=sections(table.to_pylist(), measurements, [manifest.parent, *variants], binary),
         failures=failures,
-        receipts=table,
+        receipts=lines,
         receipt_columns=columns,
         warnings=[
             (name, str(w)) for name, receipt in receipts.items() for w in receipt.get("warnings") or []

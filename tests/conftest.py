@@ -1,0 +1,42 @@
+"""Fixtures shared by all tests: one tiny trained model, and a cache that is not the user's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+# Read when torch and gptqmodel are imported, so they are set before any test imports them.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that all pytest-xdist workers of one session share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """quantxai's cache during tests, shared by the whole session; never the user's own."""
+    directory = _shared(tmp_path_factory) / "quantxai-cache"
+    os.environ["QUANTXAI_CACHE"] = str(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of the tiny trained model (see tiny.py), made once a session."""
+    pytest.importorskip("torch")
+    import tiny
+
+    directory = _shared(tmp_path_factory) / "tiny-llama"
+    with FileLock(directory.with_suffix(".lock")):
+        if not (directory / "tokenizer.json").is_file():  # written last
+            tiny.build(directory)
+    return directory

@@ -1,0 +1,322 @@
+"""Label scoring and counterfactual edits: prompts, calibration, parsing, failures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from explainers import labels, prompts
+from explainers.counterfactual import (
+    Counterfactual,
+    CounterfactualRow,
+    Failure,
+    judged_text,
+    parse_edit,
+)
+from quantxai.datasets import Dataset, inference_text, load_dataset, take
+from quantxai.errors import DataError
+from quantxai.lm import Generation
+from quantxai.records import Item
+from tests.fakes import FakeLanguageModel, query
+
+pytestmark = pytest.mark.bare
+
+TOPICS = {"world": "war", "sports": "goal", "business": "shares", "technology": "robot"}
+
+
+def tiny(**changes: Any) -> Dataset:
+    """Topics told by one word; two demonstrations a topic, the first for the prompt."""
+    demonstrations = [
+        Item(id=f"d{k}-{label}", text=f"{word} demo {k}", label=label, group="d", aliases=())
+        for k in range(2)
+        for label, word in TOPICS.items()
+    ]
+    items = [
+        Item(id=f"i-{label}", text=f"A {word} today.", label=label, group=f"g-{label}", aliases=())
+        for label, word in TOPICS.items()
+    ]
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "task": "classification",
+        "labels": tuple(TOPICS),
+        "items": tuple(items),
+        "demonstrations": tuple(demonstrations),
+        "source": "test",
+        "licence": "none",
+    }
+    return Dataset.model_validate({**values, **changes})
+
+
+def reads_topics(prompt: str, choice: str) -> float:
+    """Prefer the topic whose word the text holds."""
+    return -0.5 if TOPICS[choice.strip()] in query(prompt) else -3.0
+
+
+def edits_to(text: str) -> Any:
+    return lambda prompt: f"{text}</edit>\n\nText about world: more"
+
+
+# -- label scoring -------------------------------------------------------------------------------
+
+
+def test_scores_are_calibrated_on_the_demonstrations_that_are_not_shown() -> None:
+    bias = {" world": -1.0, " sports": -2.0, " business": -4.0, " technology": -7.0}
+    held_out = ("war demo 1", "goal demo 1", "shares demo 1", "robot demo 1")
+
+    def choose(prompt: str, choice: str) -> float:
+        # Among the held-out texts "goal" gets 0.8 nats more of " sports": its mean rises by 0.2.
+        lift = 0.8 if choice == " sports" and "goal demo" in query(prompt) else 0.0
+        lift += 2.0 if choice == " business" and "A shares" in query(prompt) else 0.0
+        return bias[choice] + lift
+
+    lm = FakeLanguageModel(choose=choose)
+    scores = labels.label_logprobs(lm, tiny(), ["A shares today."])
+    raw = np.array([-1.0 + 1.0, -2.0 + 1.8, -4.0 + 2.0 + 4.0, -7.0 + 7.0])
+    expected = raw - math.log(sum(math.exp(v) for v in raw))
+    np.testing.assert_allclose(scores, [expected], atol=1e-12)
+    assert [query(p) for p in lm.asked("choices")[:4]] == [f"News: {text}\nTopic:" for text in held_out]
+
+
+def test_the_prompt_shows_one_demonstration_of_each_topic_and_ends_with_the_item() -> None:
+    lm = FakeLanguageModel()
+    labels.label_logprobs(lm, tiny(), ["First text.", "Second text."])
+    asked = lm.asked("choices")
+    shown = "".join(f"News: {word} demo 0\nTopic: {label}\n\n" for label, word in TOPICS.items())
+    assert asked[-2:] == [f"{shown}News: First text.\nTopic:", f"{shown}News: Second text.\nTopic:"]
+    assert all(prompt.startswith(shown) for prompt in asked), "all prompts share one prefix"
+
+
+def test_inference_pairs_are_asked_with_answer_words() -> None:
+    dataset = load_dataset("inference")
+    lm = FakeLanguageModel()
+    scores = labels.label_logprobs(lm, dataset, [inference_text("It rains.", "It is wet.")])
+    assert scores.shape == (1, 3)
+    assert query(lm.asked("choices")[-1]) == '"It rains." Does this mean that "It is wet."?'
+    assert lm.asked("choices")[-1].count("? Yes\n") == 2
+    assert lm.asked("choices")[-1].count("? Maybe\n") == 2
+    assert lm.asked("choices")[-1].count("? No\n") == 2
+
+
+def test_braces_in_texts_are_only_text() -> None:
+    lm = FakeLanguageModel()
+    labels.label_logprobs(lm, tiny(), ["A {text} {0} {premise}"])
+    assert query(lm.asked("choices")[-1]) == "News: A {text} {0} {premise}\nTopic:"
+    labels.label_logprobs(lm, load_dataset("inference"), [inference_text("{hypothesis}", "{x}")])
+    assert query(lm.asked("choices")[-1]) == '"{hypothesis}" Does this mean that "{x}"?'
+
+
+def test_a_model_is_asked_about_a_text_once() -> None:
+    lm = FakeLanguageModel()
+    first = labels.label_logprobs(lm, tiny(), ["A", "B", "A"])
+    asked = len(lm.asked("choices"))
+    assert asked == 4 + 2
+    again = labels.label_logprobs(lm, tiny(items=()), ["B", "A"])
+    np.testing.assert_array_equal(again, first[[1, 0]])
+    assert len(lm.asked("choices")) == asked
+    labels.label_logprobs(FakeLanguageModel(), tiny(), ["A"])
+    assert len(lm.asked("choices")) == asked, "another model's judge is its own"
+    assert labels.label_logprobs(lm, tiny(), []).shape == (0, 4)
+
+
+def test_scores_do_not_depend_on_the_other_texts() -> None:
+    texts = [item.text for item in load_dataset("news").items[:20]]
+    together = labels.label_logprobs(FakeLanguageModel(), load_dataset("news"), texts)
+    alone = [labels.label_logprobs(FakeLanguageModel(), load_dataset("news"), [t])[0] for t in texts]
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_allclose(np.exp(together).sum(axis=1), 1)
+
+
+def test_what_cannot_be_scored_is_refused() -> None:
+    one_each = tuple(d for d in tiny().demonstrations if d.id.startswith("d0"))
+    with pytest.raises(DataError, match="label 'world' has 1 demonstrations"):
+        labels.label_logprobs(FakeLanguageModel(), tiny(demonstrations=one_each), ["x"])
+    with pytest.raises(DataError, match="cannot be scored"):
+        labels.label_logprobs(FakeLanguageModel(), load_dataset("relations"), ["x"])
+    with pytest.raises(DataError, match="not an inference item's text"):
+        labels.label_logprobs(FakeLanguageModel(), load_dataset("inference"), ["no pair"])
+
+
+# -- rows ----------------------------------------------------------------------------------------
+
+
+def rows(lm: FakeLanguageModel, dataset: Dataset, **options: Any) -> list[CounterfactualRow]:
+    found = list(Counterfactual(**options).rows(lm, dataset, dataset.items, seed=0))
+    assert all(isinstance(row, CounterfactualRow) for row in found)
+    return [row for row in found if isinstance(row, CounterfactualRow)]
+
+
+def test_a_row_holds_what_happened() -> None:
+    dataset = tiny()
+    lm = FakeLanguageModel(reply=edits_to("A robot today, again."), choose=reads_topics)
+    world = rows(lm, dataset)[0]
+    assert (world.item, world.group, world.part) == ("i-world", "g-world", "text")
+    assert (world.original, world.context) == ("A war today.", "")
+    assert (world.gold, world.predicted) == ("world", "world")
+    assert world.target in {"sports", "business", "technology"}
+    assert (world.edited, world.failure) == ("A robot today, again.", None)
+    assert (world.raw, world.stopped, world.tokens) == ("A robot today, again.", "stop", 10)
+    assert world.labels == list(TOPICS)
+    assert np.argmax(world.original_scores) == 0
+    assert np.argmax(world.edited_scores or ()) == 3
+    asked = lm.asked("generate")[0]
+    assert asked.endswith(
+        f"Text about world: A war today.\nSame text, changed to be about {world.target}: <edit>"
+    )
+    assert asked.count("</edit>") == 4
+
+
+def test_the_prediction_is_the_models_own_and_never_the_target() -> None:
+    lm = FakeLanguageModel(choose=lambda p, c: -0.1 if c == " business" and "demo" not in query(p) else -2.0)
+    found = rows(lm, tiny())
+    assert [row.predicted for row in found] == ["business"] * 4
+    assert all(row.target != "business" for row in found)
+
+
+def test_targets_depend_on_seed_item_and_prediction_only() -> None:
+    dataset = take(load_dataset("news"), 60, 0)
+    lm = FakeLanguageModel()
+    first = [r.target for r in rows(lm, dataset)]
+    assert set(first) == set(dataset.labels)
+    assert first == [r.target for r in rows(FakeLanguageModel(reply=edits_to("x")), dataset)]
+    reverse = dataset.model_copy(update={"items": dataset.items[::-1]})
+    assert first == [r.target for r in rows(FakeLanguageModel(), reverse)][::-1]
+    other = [r.target for r in Counterfactual().rows(lm, dataset, dataset.items, 1)]  # type: ignore[attr-defined]
+    assert first != other
+
+
+@pytest.mark.parametrize("part", ["hypothesis", "premise"])
+def test_one_part_of_a_pair_is_edited_and_the_pair_is_judged(part: Any) -> None:
+    dataset = take(load_dataset("inference"), 3, 0)
+    lm = FakeLanguageModel(reply=edits_to("Something else."))
+    row, item = rows(lm, dataset, edit=part)[0], dataset.items[0]
+    other = "premise" if part == "hypothesis" else "hypothesis"
+    assert (row.part, row.original, row.context) == (part, item.fields[part], item.fields[other])
+    pair = {other: item.fields[other], part: "Something else."}
+    judged = f'"{pair["premise"]}" Does this mean that "{pair["hypothesis"]}"?'
+    assert judged in [query(p) for p in lm.asked("choices")]
+    assert judged_text(part, row.context, "Something else.") == inference_text(
+        pair["premise"], pair["hypothesis"]
+    )
+    asked = query(lm.asked("generate")[0])
+    assert item.fields["premise"] in asked
+    assert item.fields["hypothesis"] in asked
+    assert asked.endswith(f"to {row.target}: <edit>")
+
+
+def test_a_failure_keeps_what_was_said_and_has_no_edit() -> None:
+    cut = "cut off and so this one never ended"
+    answers = iter(["A war today", "", cut, "A good edit."])
+    said: Iterator[str] = (a + ("" if a.startswith("cut") else "</edit>") for a in answers)
+    lm = FakeLanguageModel(reply=lambda prompt: next(said))
+    found = rows(lm, tiny(), max_new_tokens=8)
+    assert [r.failure for r in found] == ["unchanged", "empty", "unparsed", None]
+    assert [r.edited for r in found] == [None, None, None, "A good edit."]
+    assert [r.raw for r in found] == ["A war today", "", cut, "A good edit."]
+    assert [r.edited_scores is None for r in found] == [True, True, True, False]
+    assert [r.stopped for r in found] == ["stop", "stop", "length", "stop"]
+    queries = [query(p) for p in lm.asked("choices")]
+    assert len(queries) == 4 + 4 + 1, "a failure is not judged"
+
+
+def test_a_model_that_forgets_the_tag_is_stopped_at_the_line() -> None:
+    lm = FakeLanguageModel(reply=lambda prompt: "A robot.\nText about world: more and more\n")
+    row = rows(lm, tiny())[0]
+    assert (row.edited, row.raw, row.stopped, row.tokens) == ("A robot.", "A robot.", "stop", 4)
+
+
+# -- parsing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "stopped", "edited"),
+    [
+        ("A new text.", "stop", "A new text."),
+        ("  A new\ttext. ", "stop", "A new text."),
+        ("A new text.</edit> and more", "length", "A new text."),
+        ("A new text.</Edit", "length", "A new text."),
+        ("A new text.<\\edit>", "length", "A new text."),
+        ("A new text.", "end", "A new text."),
+        ("A new text.\nText about sports: another", "length", "A new text."),
+        ("\n\nA new text.\n\n", "length", "A new text."),
+        ("<edit>A new text.</edit>", "end", "A new text."),
+        ("Edited text: <edit>A new text.</edit><edit>B</edit>", "end", "A new text."),
+        ("News: A new text.", "stop", "A new text."),
+        ('"A new text."', "stop", "A new text."),
+        ("“A new text.”", "stop", "A new text."),
+        ("'A new text.'", "stop", "A new text."),
+        ('"A" and "B"', "stop", '"A" and "B"'),
+        ("'Tis Tom's 'x'", "stop", "'Tis Tom's 'x'"),
+        ("5 < 6 in a text", "stop", "5 < 6 in a text"),
+    ],
+)
+def test_edits_are_read_tolerantly(raw: str, stopped: Any, edited: str) -> None:
+    assert parse_edit(Generation(raw, 9, stopped), "The old text.") == (edited, None)
+
+
+@pytest.mark.parametrize(
+    ("raw", "stopped", "failure"),
+    [
+        ("", "stop", "empty"),
+        (" \n ", "length", "empty"),
+        ("</edit>", "end", "empty"),
+        ('""', "stop", "empty"),
+        ("...", "stop", "empty"),
+        ("The old text.", "stop", "unchanged"),
+        ("the  OLD text", "stop", "unchanged"),
+        ('"The old text."</edit>', "length", "unchanged"),
+        ("A text that never ends and", "length", "unparsed"),
+        ("Text about sports: The goal", "stop", "unparsed"),
+        ("Same text, changed to be about world: x", "stop", "unparsed"),
+        ("Premise: A man", "stop", "unparsed"),
+    ],
+)
+def test_what_is_no_edit_has_a_reason(raw: str, stopped: Any, failure: str) -> None:
+    assert parse_edit(Generation(raw, 9, stopped), "The old text.") == (None, failure)
+    assert failure in get_args(Failure)
+
+
+def test_field_names_are_those_of_the_edited_part() -> None:
+    said = Generation("Hypothesis: A man sleeps.", 9, "stop")
+    assert parse_edit(said, "x", "hypothesis") == ("A man sleeps.", None)
+    assert parse_edit(said, "x", "premise") == (None, "unparsed")
+    assert parse_edit(Generation("Hypothesis, neutral: A man", 9, "stop"), "x", "hypothesis")[0] is None
+
+
+# -- identity ------------------------------------------------------------------------------------
+
+
+def test_the_digest_covers_options_and_wording(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Counterfactual().digest()
+    assert Counterfactual(max_new_tokens=40, edit="hypothesis").digest() == plain
+    assert Counterfactual(max_new_tokens=41).digest() != plain
+    read = prompts.read
+    for name in (
+        "counterfactual_naive_classification",
+        "counterfactual_naive_inference_hypothesis",
+        "counterfactual_naive_inference_premise",
+        "label_classification",
+        "label_inference",
+    ):
+        changed = {name: read(name) + "!"}
+        monkeypatch.setattr(prompts, "read", lambda n, changed=changed: changed.get(n, read(n)))
+        assert Counterfactual().digest() != plain, f"{name} is not part of the digest"
+
+
+@pytest.mark.parametrize("part", ["classification", "inference_hypothesis", "inference_premise"])
+def test_prompt_demonstrations_change_labels_and_are_nobodys_items(part: str) -> None:
+    text = prompts.read(f"counterfactual_naive_{part}")
+    assert text.endswith("<edit>")
+    assert text.count("<edit>") == text.count("</edit>") + 1 == 5
+    name = "news" if part == "classification" else "inference"
+    dataset = load_dataset(name)
+    for label in dataset.labels:
+        assert any(
+            f"to be about {label}: <edit>" in line or f"to {label}: <edit>" in line
+            for line in text.splitlines()
+        )
+    for item in (*dataset.items, *dataset.demonstrations):
+        assert item.fields.get("premise", item.text) not in text

@@ -1,0 +1,438 @@
+"""The report: complete, self-contained, safe, and honest about what is missing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import math
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from synthetic import MANY, QUALITY, SCRIPT, make_run
+
+from quantxai.errors import CorruptCell, RunError
+from quantxai.records import Finding, Measurement, Row
+from quantxai.report import build_report, items, plots, prose, text
+from quantxai.store import CellKey, Store, rows_to_table
+
+pytestmark = pytest.mark.bare
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = make_run(tmp_path_factory.mktemp("report") / "run", items=40)
+    build_report(store)
+    return store
+
+
+@pytest.fixture(scope="module")
+def page(store: Store) -> str:
+    return (store.path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def copy(store: Store, tmp_path: Path) -> Store:
+    return Store.open(shutil.copytree(store.path, tmp_path / "copy"))
+
+
+def rebuilt(store: Store) -> str:
+    build_report(store)
+    return (store.path / "report.html").read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Collects tags and checks that they are closed in order."""
+
+    VOID = frozenset({"meta", "input", "line", "rect", "circle", "polygon", "br"})
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+# The page as a file
+
+
+def test_the_page_loads_nothing(page: str) -> None:
+    parsed = Page(page)
+    assert parsed.open == []
+    for tag, attributes in parsed.tags:
+        assert tag not in {"link", "img", "iframe", "object", "embed", "base", "audio", "video", "source"}
+        assert not {"src", "srcset", "style", "action", "data", "poster"} & attributes.keys()
+        assert not any(name.startswith("on") for name in attributes)
+        assert (attributes.get("href") or "#").startswith("#")
+    assert "@import" not in page
+    assert "url(" not in page
+    assert not re.search(r"fetch\(|XMLHttpRequest|WebSocket|import\(", page)
+
+
+def test_the_policy_allows_the_pages_own_style_and_script_alone(page: str) -> None:
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', page)
+    hashes = {
+        name: base64.b64encode(
+            hashlib.sha256(re.findall(pattern, page, re.DOTALL)[-1].encode()).digest()
+        ).decode()
+        for name, pattern in {"style": "<style>(.*?)</style>", "script": "<script>(.*?)</script>"}.items()
+    }
+    assert html.unescape(policy) == (
+        f"default-src 'none'; style-src 'sha256-{hashes['style']}'; script-src 'sha256-{hashes['script']}'"
+    )
+
+
+def test_generated_texts_stay_texts(store: Store, page: str) -> None:
+    assert page.count("<script") == 1
+    assert "alert(" in page
+    assert SCRIPT not in page
+    assert SCRIPT not in (store.path / "report.md").read_text(encoding="utf-8")
+
+
+def test_links_lead_somewhere_and_ids_are_unique(page: str) -> None:
+    parsed = Page(page)
+    ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [str(attributes["href"])[1:] for tag, attributes in parsed.tags if tag == "a"]
+    assert set(links) <= set(ids)
+    assert len(links) > 8
+
+
+def test_tables_can_be_read_without_seeing_them(page: str) -> None:
+    for table in re.findall(r"<table.*?</table>", page, re.DOTALL):
+        assert "<caption>" in table
+        assert 'scope="col"' in table
+        assert "<th>" not in table
+    for picture in re.findall(r"<svg [^>]*>", page):
+        assert 'role="img" aria-label=' in picture or "aria-hidden" in picture
+
+
+def test_the_page_of_a_default_run_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_run(tmp_path / "run", MANY, items=20, facts=20)
+    large = len(rebuilt(store))
+    monkeypatch.setattr(items, "MOST_ITEMS", 10)
+    per_item = (large - len(rebuilt(store))) / 20
+    assert large + per_item * (800 - 40) < 2_000_000
+
+
+def test_a_moved_run_builds_the_same_report(store: Store, copy: Store, page: str) -> None:
+    assert rebuilt(copy) == page
+    assert str(store.path) not in page
+
+
+# What it says
+
+
+def test_every_item_and_every_variants_text_is_there(store: Store, page: str) -> None:
+    plain = html.unescape(re.sub(r"<del>.*?</del>|<[^>]+>", "", page))
+    words = " ".join(plain.split())
+    for row in store.rows().to_dict("records"):
+        assert row["item"] in page
+        for name in ("original", "edited", "completion", "raw"):
+            value = row.get(name)
+            if isinstance(value, str) and "script" not in value:
+                assert " ".join(value.split()) in words
+
+
+def test_verdicts_are_words_and_symbols_with_numbers_beside_them(store: Store, page: str) -> None:
+    plain = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+    verdicts = {finding.verdict for finding in store.findings()}
+    assert verdicts == {"degraded", "equivalent", "unresolved", None}
+    for finding in store.findings():
+        symbol, word = text.SYMBOLS[finding.verdict]
+        told = f"{text.estimate(finding)} {text.interval(finding)}"
+        ratio = text.perplexity_ratio(finding)
+        assert " ".join(f"{told} {ratio} {symbol} {word}".split()) in plain
+
+
+def test_the_page_says_what_was_compared_and_with_what(page: str) -> None:
+    for fact in (
+        "The reference is a dequantized Q4_1 file.",
+        "ran dequantized",
+        "fewer than three were tried",
+        "quantxai sweep --n 12",
+        "does not beat round-to-nearest",
+        "torch 2.9.0",
+        "CC0-1.0",
+        "max_new_tokens = 40",
+        "Holm 1979",
+        "arXiv 2505.13963",
+    ):
+        assert fact in page
+
+
+def test_the_answer_names_the_variants_that_changed(store: Store, page: str) -> None:
+    changed = {finding.variant for finding in store.findings() if finding.verdict == "degraded"}
+    (headline,) = re.findall(r'class="headline">(.*?)<', page)
+    assert headline.startswith("Yes: ")
+    assert {name for name in QUALITY if name in headline} == changed
+
+
+def test_failed_generations_are_counted(store: Store, page: str) -> None:
+    rows = store.rows("counterfactual")
+    counts = rows[rows.failure.notna()].groupby("variant").size()
+    (line,) = re.findall(r'<th scope="row">unparsed</th>(.*?)</tr>', page)
+    assert re.findall(r">(\d+)<", line) == [str(counts.get(name, 0)) for name in QUALITY]
+
+
+def test_markdown_has_the_same_substance(store: Store) -> None:
+    plain = (store.path / "report.md").read_text(encoding="utf-8")
+    for finding in store.findings():
+        assert text.estimate(finding) in plain
+    assert plain.count("degraded") > 2
+    tables = re.findall(r"(?:^\|.*\n)+", plain, re.MULTILINE)
+    assert len(tables) == 3
+    for table in tables:
+        assert len({re.sub(r"\\.", "", line).count("|") for line in table.splitlines()}) == 1
+
+
+# Incomplete and foreign runs
+
+
+def test_an_incomplete_run_says_so_on_top(tmp_path: Path) -> None:
+    store = make_run(tmp_path / "run", items=40, failing=True)
+    page = rebuilt(store)
+    assert page.index("This run is incomplete") < page.index("Yes: ")
+    assert "2 of 28 cells are not done" in page
+    assert "out of memory &lt;script&gt;" in page
+    assert "Traceback (most recent call last)" in page
+    assert "not run" in page
+    plain = (store.path / "report.md").read_text(encoding="utf-8")
+    assert "out of memory &lt;script&gt;" in plain
+    assert "<script" not in plain
+    assert Page(page).open == []
+
+
+def test_a_run_without_findings_or_rows_still_has_a_report(copy: Store) -> None:
+    (copy.path / "findings.parquet").unlink()
+    page = rebuilt(copy)
+    assert "There is no answer yet" in page
+    assert "quantxai report RUN" in page
+    assert "news-000" in page
+    for folder in ("rows", "scores", "variants"):
+        shutil.rmtree(copy.path / folder)
+    page = rebuilt(copy)
+    assert "No rows are stored yet" in page
+    assert Page(page).open == []
+
+
+def test_a_parent_that_failed_leaves_the_others_readable(copy: Store) -> None:
+    for key in copy.manifest.cells:
+        if key.variant == "full":
+            copy.discard(key)
+    copy.write_findings([])
+    page = rebuilt(copy)
+    assert "news-003" in page
+    assert Page(page).open == []
+
+
+class ProbeRow(Row):
+    """A row of an explainer the report knows nothing about."""
+
+    layers: list[float]
+    verdict: str
+    confident: bool
+
+
+def test_an_unknown_explainer_is_shown_as_it_is(copy: Store) -> None:
+    manifest = copy.manifest
+    keys = [
+        CellKey(kind="rows", variant=name, explainer="probe", dataset="x", shard=0, digest="0" * 8)
+        for name in QUALITY
+    ]
+    entry = {
+        **manifest.explainers[0],
+        "explainer": "probe",
+        "method": "probe",
+        "dataset": "x",
+        "options": None,
+    }
+    copy.write_manifest(
+        manifest.model_copy(
+            update={"cells": [*manifest.cells, *keys], "explainers": [*manifest.explainers, entry]}
+        )
+    )
+    for key in keys:
+        row = ProbeRow(item="p1", group="p1", layers=[0.25, 1 / 3], verdict="<b>bold</b>", confident=True)
+        copy.write(key, rows_to_table([row], ProbeRow))
+    page = rebuilt(copy)
+    assert "probe on x" in page
+    assert "0.25, 0.3333" in page
+    assert "&lt;b&gt;bold&lt;/b&gt;" in page
+    assert "Nothing has been compared here" in page
+
+
+def test_an_item_some_variant_lacks_keeps_the_columns_aligned(copy: Store) -> None:
+    (key,) = [
+        k for k in copy.manifest.cells if (k.kind, k.variant, k.dataset) == ("rows", "nf4", "relations")
+    ]
+    copy.write(key, copy.read(key).slice(1))
+    lines = re.findall(r'<tr class="item".*?</tr>', rebuilt(copy), re.DOTALL)
+    assert {line.count("<td data-v=") for line in lines} == {len(QUALITY)}
+
+
+def test_many_items_are_thinned_out_and_said_so(copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(items, "MOST_ITEMS", 4)
+    page = rebuilt(copy)
+    assert "4 of 40 items" in page
+    assert [number for number in range(40) if f"news-{number:03d}" in page] == [0, 10, 20, 30]
+
+
+def test_what_is_broken_is_refused_by_name(copy: Store, tmp_path: Path) -> None:
+    (copy.path / (copy.manifest.cells[0].id + ".parquet")).write_bytes(b"")
+    with pytest.raises(CorruptCell, match="checksum"):
+        build_report(copy)
+    with pytest.raises(RunError):
+        build_report(tmp_path / "none")
+
+
+# Parts
+
+
+def finding(**fields: object) -> Finding:
+    values = {
+        **dict.fromkeys(Finding.model_fields),
+        **{
+            "variant": "q",
+            "parent": "full",
+            "explainer": "e",
+            "dataset": "d",
+            "scorer": "s",
+            "metric": "recall",
+        },
+        **{"kind": "binary", "higher_is_better": True, "unit": "proportion", "n": 50, "n_missing": 0},
+        **{"groups": 50, "test": "none", "margin": 0.1, "parent_mean": 0.5, "estimate": 0.0},
+    }
+    return Finding.model_validate({**values, **fields})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("the red house", "the blue house", "the <del>red</del> <ins>blue</ins> house"),
+        ("a b", "a b", "a b"),
+        ("a b", "", "<del>a b</del> "),
+        ("", "a b", "<ins>a b</ins> "),
+        ("He won.", "He lost!", "He <del>won.</del> <ins>lost!</ins> "),
+        ("x", "x <b>", "x <ins>&lt;b&gt;</ins> "),
+        ("don't go", "don't", "don&#39;t<del>go</del> "),
+    ],
+)
+def test_edits_are_marked_word_by_word(before: str, after: str, expected: str) -> None:
+    assert str(items.marked(before, after)).replace("don&#39;t <del>", "don&#39;t<del>") == expected
+
+
+def test_numbers_are_as_precise_as_their_interval() -> None:
+    wide = finding(unit="nats", kind="continuous", estimate=0.1234, ci_low=-0.5, ci_high=0.75)
+    assert (text.estimate(wide), text.interval(wide)) == ("+0.1", "[−0.5, +0.8]")
+    narrow = wide.model_copy(update={"ci_low": 0.1201, "ci_high": 0.1267})
+    assert (text.estimate(narrow), text.interval(narrow)) == ("+0.1234", "[+0.1201, +0.1267]")
+    share = finding(estimate=-0.125, ci_low=-0.2, ci_high=0.0001)
+    assert (text.estimate(share), text.interval(share)) == ("−12.5\u00a0pp", "[−20.0, 0.0]")
+    assert text.estimate(finding(estimate=None)) == "–"
+    assert text.interval(finding()) == "no interval"
+    assert text.level(0.525, "proportion") == "52.5\u00a0%"
+    assert text.level(None, "nats") == "–"
+    assert [text.p_value(p) for p in (None, 0.0004, 0.0412)] == ["–", "< 0.001", "0.041"]
+    assert [text.significant(x) for x in (0, 1234567.0, 0.00012345, -1.5e-9)] == [
+        "0",
+        "1,234,567",
+        "0.000123",
+        "−1.50e−09",
+    ]
+
+
+def test_perplexity_is_the_exponential_of_nats() -> None:
+    assert (
+        text.perplexity_ratio(finding(metric="nll", unit="nats", estimate=math.log(2))) == "perplexity × 2.00"
+    )
+    assert text.perplexity_ratio(finding()) == ""
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "start"),
+    [
+        (["equivalent", "equivalent"], "No: every measured change"),
+        (["equivalent", "unresolved"], "No change could be shown"),
+        (["improved", "unresolved"], "Yes: q did better"),
+        (["degraded", "improved"], "Yes: q did worse"),
+        ([], "There is no answer yet"),
+    ],
+)
+def test_the_answer_follows_the_verdicts(verdicts: list[str], start: str) -> None:
+    headline, basis = text.answer([finding(verdict=verdict) for verdict in verdicts], ["q"])
+    assert headline.startswith(start)
+    assert ("not that there is none" in basis) == ("unresolved" in verdicts)
+
+
+def test_a_variants_sentence_leads_with_its_largest_change() -> None:
+    found = [
+        finding(verdict="degraded", estimate=-0.2, metric="small"),
+        finding(verdict="degraded", estimate=-0.4, metric="large"),
+        finding(verdict="unresolved"),
+    ]
+    most = "large on d −40.0\u00a0pp and small on d −20.0\u00a0pp"
+    expected = f"2 degraded ({most}) and 1 unresolved, of 3 comparisons."
+    assert text.variant_sentence("q", found) == expected
+    assert text.variant_sentence("other", found) == "nothing could be compared."
+
+
+def test_too_few_groups_are_a_caveat(store: Store) -> None:
+    few = finding(test="sign-flip-permutation", p=0.25, groups=5)
+    assert "fall into 5 groups" in " ".join(prose.caveats(store.manifest, [few], {}))
+    enough = few.model_copy(update={"groups": 20})
+    assert "fall into" not in " ".join(prose.caveats(store.manifest, [enough], {}))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.25, 0.5, 0.75, 1]), (-3, 7, [-5, -2.5, 0, 2.5, 5, 7.5]), (2, 2, [1.5, 1.75, 2, 2.25, 2.5])],
+)
+def test_ticks_are_round_and_span_the_range(low: float, high: float, expected: list[float]) -> None:
+    assert plots.ticks(low, high) == expected
+
+
+def test_a_marker_is_where_its_value_is() -> None:
+    points = [plots.Point("q", 4.0, "gptq", 0)]
+    drawn = str(plots.panel(points, [finding(estimate=0.25, parent_mean=0.5, ci_low=0.0, ci_high=0.9)], "t"))
+    height = {share: float(y) - 3.5 for y, share in re.findall(r'y="([\d.]+)">(\d+) %<', drawn)}
+    (circle,) = re.findall(r'<circle cx="[\d.]+" cy="([\d.]+)"', drawn)
+    # From 40 % to 100 %: 75 % is 35 of 60 on the way, 50 % is 10 of 60.
+    between = (25 * height["40"] + 35 * height["100"]) / 60
+    assert float(circle) == pytest.approx(between, abs=0.11)
+    ((low, high),) = re.findall(r'class="whisker" x1="[\d.]+" x2="[\d.]+" y1="([\d.]+)" y2="([\d.]+)"', drawn)
+    assert float(low) == pytest.approx((5 * height["40"] + height["100"]) / 6, abs=0.11)
+    assert float(high) == pytest.approx(height["100"], abs=0.11)  # a share cannot pass 100 %
+    assert "q: recall" in drawn
+
+
+def test_nothing_to_draw_draws_nothing() -> None:
+    assert plots.panel([plots.Point("q", None, "gptq", 0)], [finding(estimate=None)], "t") == ""
+
+
+def test_unknown_metrics_are_plotted_all_the_same(copy: Store) -> None:
+    manifest = json.loads((copy.path / "manifest.json").read_text())
+    for scorer in manifest["scorers"]:
+        for metric in scorer["metrics"]:
+            metric["name"] = f"new_{metric['name']}"
+    (copy.path / "manifest.json").write_text(json.dumps(manifest))
+    renamed = [f.model_copy(update={"metric": f"new_{f.metric}"}) for f in copy.findings()]
+    copy.write_findings(renamed)
+    assert Measurement.COLUMNS[-1] == "value"
+    assert rebuilt(copy).count("<figure>") == 7
