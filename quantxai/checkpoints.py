@@ -25,8 +25,8 @@ def load_dense(source: Path, dtype: str, device: str) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"model '{source}' cannot be loaded: {reason}. If it lies in quantxai's cache, remove that folder "
-            "and give the same command again: it is made anew."
+            f"model '{source}' cannot be loaded: {reason}. If it lies in quantxai's cache, remove that "
+            "folder and give the same command again: it is made anew."
         ) from error
     return model.eval()
 

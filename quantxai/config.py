@@ -77,7 +77,9 @@ class ExplainerConfig(Record):
     path: str | None = Field(None, description="A local file or directory in the data set's published format.")
     revision: str | None = Field(None, description="Hub revision of the data set, in place of the pinned one.")
     n: int | None = Field(None, ge=1, description="Number of items, stratified; all where left out.")
-    shards: int = Field(2, ge=1, description="Cells the items are split into; what a killed run repeats at most.")
+    cell_items: int = Field(
+        256, ge=1, description="Items a cell holds about; a killed run repeats at most the cells in work."
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="The explainer's own options.")
 
     def method(self) -> Explainer:
@@ -159,8 +161,8 @@ DEFAULT_VARIANTS: tuple[dict[str, Any], ...] = (
     {"quantizer": "rtn", "bits": 4, "group_size": 64},
 )
 DEFAULT_EXPLAINERS: tuple[dict[str, Any], ...] = (
-    {"explainer": "counterfactual", "dataset": "news", "n": 48},
-    {"explainer": "counterfactual", "dataset": "inference", "n": 48},
+    {"explainer": "counterfactual", "dataset": "news", "n": 36},
+    {"explainer": "counterfactual", "dataset": "inference", "n": 36},
     {"explainer": "memorization", "dataset": "relations"},
 )
 

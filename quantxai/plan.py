@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -194,7 +195,8 @@ def _entry(config: ExplainerConfig, seed: int) -> Entry:
             f"'{config.explainer}' works on {' and '.join(sorted(explainer.tasks))}. "
             f"Allowed: {', '.join(fitting)}."
         )
-    return Entry(config, explainer, dataset, deal(take(dataset, config.n, seed).items, config.shards))
+    items = take(dataset, config.n, seed).items
+    return Entry(config, explainer, dataset, deal(items, math.ceil(len(items) / config.cell_items)))
 
 
 def deal(items: Sequence[Item], shards: int) -> tuple[tuple[Item, ...], ...]:

@@ -109,9 +109,9 @@ class _Sweep:
         self.value: Any = None
 
     def run(self) -> Store:
+        parent = self._fetch()  # refuses what cannot work, before anything is replaced
         self._write_manifest()
         self._check_stored()
-        parent = self._fetch()
         self._explain(parent)
         self._score(parent)
         self.progress.line("comparing variants and writing the report")

@@ -271,7 +271,7 @@ def _write_twin(variant: Variant, parent: Path) -> None:
             "kernel_dtype": kernel_dtype,
             "quantized_layers": len(layers),
             "quantized_share": round(quantized / sum(p.numel() for p in twin.parameters()), 4),
-            "largest_logit_difference_to_kernel": difference,
+            "largest_logit_difference_to_kernel": difference if math.isfinite(difference) else None,
         }
         _write_json(made / _KERNEL, facts)
 

@@ -229,7 +229,8 @@ def run_jobs(jobs: Sequence[Job], workers: int, handle: Callable[[Job, Message],
             while waiting and len(running) < workers:
                 job = waiting.pop(0)
                 receive, send = context.Pipe(duplex=False)
-                process = context.Process(target=_main, args=(job, send, str(log)), name=job.name)
+                arguments = (job, send, str(log), dict(os.environ))
+                process = context.Process(target=_main, args=arguments, name=job.name)
                 process.start()
                 send.close()
                 running[receive] = (job, process)
@@ -237,12 +238,14 @@ def run_jobs(jobs: Sequence[Job], workers: int, handle: Callable[[Job, Message],
                 assert isinstance(connection, Connection)
                 job, process = running[connection]
                 try:
-                    handle(job, connection.recv())
+                    message = connection.recv()
                 except (EOFError, OSError):  # the second where it died in the middle of a message
                     process.join()
                     del running[connection]
                     if process.exitcode:
                         handle(job, ("died", (job.name, _death(job.name, process.exitcode))))
+                else:
+                    handle(job, message)
     finally:
         for _, process in running.values():
             process.terminate()
@@ -272,9 +275,11 @@ def _death(name: str, code: int) -> str:
     return f"the process of '{name}' ended with code {code}"
 
 
-def _main(job: Job, connection: Connection, log: str) -> None:
+def _main(job: Job, connection: Connection, log: str, environment: dict[str, str]) -> None:
     """Run one job in a forked process."""
     _die_with_parent()
+    os.environ.clear()
+    os.environ.update(environment)  # the server still has that of its start
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

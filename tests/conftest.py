@@ -14,6 +14,9 @@ os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+REAL_ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
+"""What a user's shell has, with the cache that tox or the user names: for e2e and docs tests."""
+
 
 def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory that all pytest-xdist workers of one session share."""

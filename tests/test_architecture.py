@@ -41,21 +41,21 @@ class Imports(ast.NodeVisitor):
         self.found: list[tuple[str, bool]] = []
         self._deep = 0
 
-    def visit_Import(self, node: ast.Import) -> None:  # noqa: N802
+    def visit_Import(self, node: ast.Import) -> None:
         self.found += [(name.name.partition(".")[0], not self._deep) for name in node.names]
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:  # noqa: N802
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         name = self.package if node.level else (node.module or "").partition(".")[0]
         self.found.append((name, not self._deep))
 
-    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self._deep += 1
         self.generic_visit(node)
         self._deep -= 1
 
     visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
 
-    def visit_If(self, node: ast.If) -> None:  # noqa: N802
+    def visit_If(self, node: ast.If) -> None:
         typing_only = ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
         self._deep += typing_only
         for child in node.body:

@@ -24,8 +24,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"quantizer": "gptq", "bits": 4},
 ]
 EXPLAINERS: list[dict[str, Any]] = [
-    {"explainer": "counterfactual", "dataset": "news", "n": 12},
-    {"explainer": "memorization", "dataset": "relations", "n": 36},
+    {"explainer": "counterfactual", "dataset": "news", "n": 12, "cell_items": 6},
+    {"explainer": "memorization", "dataset": "relations", "n": 36, "cell_items": 18},
 ]
 
 
@@ -261,7 +261,7 @@ def test_a_place_that_holds_something_else_is_refused(kind: str, model: Path, tm
     else:
         place.mkdir()
         (place / "thesis.tex").write_text("")
-    with pytest.raises(RunError, match="--out|Give an empty"):
+    with pytest.raises(RunError, match=r"--out|Give an empty"):
         check_place(plan_of(model), Store(place))
 
 

@@ -48,11 +48,16 @@ def test_the_stream_decides() -> None:
 
 def test_a_terminal_shows_lines_above_the_bar_and_is_given_back() -> None:
     stream = Terminal()
-    with pytest.raises(KeyboardInterrupt), TerminalProgress(stream) as progress:
-        progress.line("gptq-4: quantizing [1/2]")
-        progress.start("explaining", 8)
-        progress.advance(4)
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with TerminalProgress(stream) as progress:
+            progress.line("gptq-4: quantizing [1/2]")
+            progress.start("explaining", 8)
+            progress.advance(4)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     text = stream.getvalue()
     assert "gptq-4: quantizing [1/2]" in text
     assert "4/8" in text

@@ -138,7 +138,13 @@ def _table(summary: RunSummary) -> str:
             ]
         )
     legend = "; ".join(["perplexity on the built-in news", *(LEGEND[m] for m in shown)])
-    parts = ["", columns(rows, right=range(1, len(rows[0]))), wrapped(f"({legend})", 0), "", wrapped(summary.answer, 0)]
+    parts = [
+        "",
+        columns(rows, right=range(1, len(rows[0]))),
+        wrapped(f"({legend})", 0),
+        "",
+        wrapped(summary.answer, 0),
+    ]
     parts += [wrapped(text, 2, "! ") for v in summary.variants for text in _remarks(v.name, v.warnings)]
     return "\n".join(parts)
 
@@ -180,7 +186,7 @@ def _print_plan(config: SweepConfig, out: Path, as_json: bool) -> None:
 
 
 def _entry(explainer: str, dataset: str, items: int, shards: int) -> dict[str, Any]:
-    return {"explainer": explainer, "dataset": dataset, "items": items, "shards": shards}
+    return {"explainer": explainer, "dataset": dataset, "items": items, "cells": shards}
 
 
 def _planned(plan: Plan, name: str, stored: set[CellKey]) -> dict[str, Any]:
@@ -221,7 +227,7 @@ def _plan_text(plan: Plan, store: Store, variants: list[dict[str, Any]], cost: E
         f"run    {store.path}{'' if store.path.exists() else ' (new)'}",
         "",
         *(
-            f"{e.config.name} on {e.config.dataset}: {e.items} items in {len(e.shards)} shards"
+            f"{e.config.name} on {e.config.dataset}: {e.items} items, cells per variant: {len(e.shards)}"
             for e in plan.entries
         ),
         f"scored by {', '.join(s.scorer for s in plan.config.scorers)}",

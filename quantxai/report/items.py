@@ -100,11 +100,23 @@ def marked(before: str, after: str) -> Markup:
         if operation == "equal":
             parts.append(escape("".join(new[k:m])))
             continue
-        # The space between words stays outside, so that it is not underlined.
-        for tag, tokens in (("del", old[i:j]), ("ins", new[k:m])):
-            if tokens:
-                parts.append(f"<{tag}>{escape(''.join(tokens).strip())}</{tag}> ")
+        if i and k and _spaced(old[i - 1]) and not _spaced(new[k - 1]):
+            parts.append(" ")
+        # The space between words stays outside the marks, so that it is not underlined.
+        if i < j:
+            parts.append(_tagged("del", old[i:j], spaced=k < m))
+        if k < m:
+            parts.append(_tagged("ins", new[k:m]))
     return Markup("".join(parts))
+
+
+def _tagged(tag: str, tokens: Sequence[str], *, spaced: bool = False) -> str:
+    space = " " if spaced or _spaced(tokens[-1]) else ""
+    return f"<{tag}>{escape(''.join(tokens).strip())}</{tag}>{space}"
+
+
+def _spaced(token: str) -> bool:
+    return token[-1].isspace()
 
 
 def sections(

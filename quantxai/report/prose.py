@@ -110,8 +110,8 @@ def _few_groups(manifest: Manifest, findings: Sequence[Finding]) -> list[str]:
         if f.test == "sign-flip-permutation" and family * 2.0 ** (1 - f.groups) >= alpha
     }
     return [
-        f"The items of {dataset} fall into {groups} groups that are not independent within: too few for any "
-        f"change there to be told from chance among {family} comparisons, whatever its size."
+        f"Some results on {dataset} rest on {groups} independent groups of items: too few for any change, "
+        f"however large, to be told from chance among {family} comparisons."
         for dataset, groups in few.items()
     ]
 

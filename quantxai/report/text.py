@@ -96,17 +96,19 @@ def interval(finding: Finding) -> str:
 
 def margin(metric: Metric) -> str:
     """Return the margin within which a change counts as none, `±10.0 pp`."""
-    return _either_way(metric.margin, metric.unit)
+    return _either_way(f"{metric.margin:g}", metric.margin, metric.unit)
 
 
 def detectable(finding: Finding) -> str:
     """Return the smallest change that would have been found with 80 % power, `±8.1 pp`."""
-    return _either_way(finding.minimum_detectable, finding.unit)
+    size = finding.minimum_detectable
+    if size is None or (finding.kind == "binary" and size > 1):
+        return "nothing"
+    return _either_way(significant(size), size, finding.unit)
 
 
-def _either_way(size: float | None, unit: str) -> str:
-    text = "±" + change(size, unit).removeprefix("+")
-    return f"{text}{_SPACE}pp" if unit == "proportion" else text
+def _either_way(text: str, size: float, unit: str) -> str:
+    return f"±{100 * size:.1f}{_SPACE}pp" if unit == "proportion" else f"±{text}"
 
 
 def _places(finding: Finding) -> int | None:

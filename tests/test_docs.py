@@ -1,0 +1,136 @@
+"""Every command and code block of the README, of docs and of CONTRIBUTING runs.
+
+Changed for the test alone: the installation is left to tox (whose own file must hold the same command),
+`quantxai sweep` of the default model gets `--n 4`, and PATH_OR_ID is the tests' tiny trained model.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import REAL_ENVIRONMENT
+
+from quantxai.datasets import load_dataset
+
+pytestmark = pytest.mark.docs
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for kind, code in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == language]
+
+
+def run(command: str, where: Path) -> str:
+    bin_folder = Path(sys.executable).parent
+    environment = {**REAL_ENVIRONMENT, "PATH": f"{bin_folder}:{REAL_ENVIRONMENT['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-ec", command], cwd=where, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("docs")
+
+
+def test_the_first_screen_has_the_two_commands_and_ci_runs_the_second() -> None:
+    first, second = blocks(ROOT / "README.md", "console")[:2]
+    assert first == 'pip install -c constraints.txt -e ".[all]" && quantxai sweep\n'
+    assert second == "pip install -c constraints.txt tox && tox\n"
+    assert second.strip() in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_readme_commands(folder: Path, tiny_path: Path) -> None:
+    for block in blocks(ROOT / "README.md", "console"):
+        for line in block.splitlines():
+            if "tox" in line:
+                continue
+            command = line.removeprefix('pip install -c constraints.txt -e ".[all]" && ')
+            if command in ("quantxai sweep", "quantxai sweep --model PATH_OR_ID --out runs/mine"):
+                command += " --n 4"
+            run(command.replace("PATH_OR_ID", str(tiny_path)), folder)
+    assert (folder / "runs/default/report.html").is_file()
+    assert (folder / "runs/mine/report.html").is_file()
+
+
+def test_readme_python(folder: Path) -> None:
+    for number, code in enumerate(blocks(ROOT / "README.md", "python")):
+        script = folder / f"readme_{number}.py"
+        script.write_text(code)
+        assert "rtn-3 recall" in run(f"python {script.name}", folder)
+
+
+def test_examples(folder: Path) -> None:
+    assert "rtn-3" in run(f"python {ROOT / 'examples/quick_sweep.py'}", folder)
+    assert "became" in run(f"python {ROOT / 'examples/query_a_run.py'} runs/quick rtn-3", folder)
+    assert "log p(Paris)" in run(f"python {ROOT / 'examples/ask_a_variant.py'}", folder)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_block_is_of_a_kind_that_is_tested(page: Path) -> None:
+    kinds = {kind for kind, _ in BLOCK.findall(page.read_text(encoding="utf-8"))}
+    allowed = {"README.md": {"console", "python"}, "CONTRIBUTING.md": {"console", "python", "toml"}}
+    assert kinds <= allowed.get(page.name, {"text", "toml"})
+    for code in blocks(page, "toml"):
+        tomllib.loads(code)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def module_of(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    header = re.match(r"# \w+/(\w+)\.py\n", code)
+    assert header
+    file = folder / f"{header[1]}.py"
+    file.write_text(code)
+    spec = importlib.util.spec_from_file_location(header[1], file)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, header[1], module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_contributing_adds_a_quantizer(
+    tmp_path: Path, tiny_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from quantxai.checkpoints import load_dense
+
+    module = module_of(blocks(ROOT / "CONTRIBUTING.md", "python")[0], tmp_path, monkeypatch)
+    variant = module.Float8().load(tiny_path, "float32", "cpu")  # type: ignore[attr-defined]
+    parent = load_dense(tiny_path, "float32", "cpu")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.inference_mode():
+        difference = (variant(ids).logits - parent(ids).logits).abs().max().item()
+    assert 0 < difference < 2
+
+
+def test_contributing_adds_an_explainer(
+    tmp_path: Path, tiny_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from quantxai.checkpoints import load_dense, load_tokenizer
+    from quantxai.engine import TransformersModel
+
+    module = module_of(blocks(ROOT / "CONTRIBUTING.md", "python")[1], tmp_path, monkeypatch)
+    lm = TransformersModel(load_dense(tiny_path, "float32", "cpu"), load_tokenizer(tiny_path))
+    news = load_dataset("news")
+    found = list(module.Surprise().rows(lm, news, news.items[:3], 0))  # type: ignore[attr-defined]
+    assert [r.item for r in found] == [i.id for i in news.items[:3]]
+    assert all(r.logprob < 0 for r in found)

@@ -1,0 +1,143 @@
+"""The real default sweep, few items, on the real SmolLM2-135M: weights, quantizers, report, browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REAL_ENVIRONMENT
+
+pytestmark = pytest.mark.e2e
+
+VARIANTS = ["full", "int8", "nf4", "gptq-4", "gptq-3", "awq-4", "rtn-4"]
+COMMAND = [sys.executable, "-m", "quantxai"]
+
+
+def quantxai(*arguments: str, where: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*COMMAND, *arguments], cwd=where, env=REAL_ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert not check or done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder in which the default sweep was run as a newcomer would, with few items."""
+    folder = tmp_path_factory.mktemp("e2e")
+    quantxai("sweep", "--n", "18", where=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def receipts(folder: Path) -> dict[str, dict]:
+    root = folder / "runs" / "default" / "variants"
+    return {v: json.loads((root / v / "receipt.json").read_text()) for v in VARIANTS}
+
+
+def rows(folder: Path, sql: str, run: str = "runs/default") -> list[dict]:
+    return json.loads(quantxai("query", run, sql, "--format", "json", where=folder).stdout)
+
+
+def test_every_variant_is_really_quantized_and_still_a_language_model(receipts: dict[str, dict]) -> None:
+    perplexity = {v: r["perplexity"] for v, r in receipts.items()}
+    assert perplexity["full"] < perplexity["int8"] < perplexity["awq-4"] < perplexity["rtn-4"]
+    assert perplexity["full"] < perplexity["gptq-4"] < perplexity["gptq-3"] < 10 * perplexity["full"]
+    for variant in VARIANTS[1:]:
+        assert receipts[variant]["quantized_layers"] == 210, variant
+        assert perplexity[variant] > 1.005 * perplexity["full"], variant
+
+
+def test_calibration_beats_rounding_on_the_same_grid(receipts: dict[str, dict]) -> None:
+    for variant in ("gptq-4", "gptq-3", "awq-4"):
+        receipt = receipts[variant]
+        assert receipt["perplexity"] < receipt["rtn_same_grid_perplexity"], variant
+        assert receipt["warnings"] == []
+
+
+def test_the_twin_is_the_kernel(receipts: dict[str, dict]) -> None:
+    for variant in ("nf4", "gptq-4", "gptq-3", "rtn-4"):
+        assert receipts[variant]["execution"] == "dequantized"
+        assert receipts[variant]["largest_logit_difference_to_kernel"] < 0.5, variant
+    assert receipts["int8"]["execution"] == "kernel"
+
+
+def test_the_model_knows_and_edits_something(folder: Path) -> None:
+    (recall,) = rows(
+        folder, "select avg(value) as m from measurements where variant = 'full' and metric = 'recall'"
+    )
+    assert recall["m"] > 0.4
+    (failed,) = rows(
+        folder, "select avg(value) as m from measurements where variant = 'full' and metric = 'failure'"
+    )
+    assert failed["m"] < 0.4
+
+
+def test_every_variant_saw_the_same_items(folder: Path) -> None:
+    counts = rows(folder, "select explainer, dataset, item, count(*) as n from rows group by all")
+    assert {c["n"] for c in counts} == {len(VARIANTS)}
+
+
+def test_all_is_compared(folder: Path) -> None:
+    findings = rows(folder, "select variant, metric, n, verdict from findings")
+    assert {f["variant"] for f in findings} == set(VARIANTS[1:])
+    assert {"recall", "logprob", "own_soft_flip", "parent_soft_flip", "similarity", "nll"} <= {
+        f["metric"] for f in findings
+    }
+
+
+def test_a_second_run_computes_nothing(folder: Path) -> None:
+    cells = sorted((folder / "runs/default").rglob("*.parquet"))
+    before = [c.stat().st_mtime_ns for c in cells if c.parts[-5] in {"rows", "scores"} or "rows" in c.parts]
+    quantxai("sweep", "--n", "18", where=folder)
+    after = [c.stat().st_mtime_ns for c in cells if c.parts[-5] in {"rows", "scores"} or "rows" in c.parts]
+    assert before == after
+
+
+def test_killed_anywhere_it_ends_with_the_same_results(folder: Path) -> None:
+    killed = subprocess.Popen(
+        [*COMMAND, "sweep", "--n", "18", "--out", "runs/killed"],
+        cwd=folder,
+        env=REAL_ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.time() + 300
+    while time.time() < deadline and not list((folder / "runs/killed").rglob("rows/*/*/*.json")):
+        time.sleep(0.5)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    done = len(list((folder / "runs/killed").rglob("rows/*/*/*.json")))
+    assert 1 <= done < 3 * len(VARIANTS)
+    quantxai("sweep", "--n", "18", "--out", "runs/killed", where=folder)
+    sql = "select * from measurements order by variant, explainer, dataset, item, scorer, metric"
+    assert rows(folder, sql, "runs/killed") == rows(folder, sql)
+
+
+def test_the_report_opens_offline_in_a_browser(folder: Path, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        assert not os.environ.get("CI"), "continuous integration must install chromium"
+        pytest.skip("chromium is not installed")
+    report = folder / "runs/default/report.html"
+    assert report.stat().st_size < 5_000_000
+    done = subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={tmp_path}",
+            "--dump-dom", report.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    for variant in VARIANTS:
+        assert variant in done.stdout
+    assert "<ins" in done.stdout
+    assert "<del" in done.stdout
