@@ -2,6 +2,7 @@
 
 import torch  # noqa: F401
 import transformers  # noqa: F401
-from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+import transformers.modeling_utils  # noqa: F401  (else every worker spends seconds on it)
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
 
 import quantxai.engine  # noqa: F401

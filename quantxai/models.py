@@ -139,7 +139,7 @@ def resolve(name: str, revision: str | None = None) -> ModelSource:
 def _resolve_hub(name: str, revision: str | None) -> ModelSource:
     try:
         from huggingface_hub import HfApi, snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
     except ImportError:
         from quantxai.errors import MissingExtra
 
@@ -154,7 +154,7 @@ def _resolve_hub(name: str, revision: str | None) -> ModelSource:
         pass
     try:
         info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=20)
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except Exception as error:  # the Hub client raises its HTTP library's errors as well as its own
         raise ModelError(
             f"model '{name}': not a registered name, no such directory, and the Hub does not offer it or cannot "
             f"be reached ({type(error).__name__}). Registered: {', '.join(MODELS)}. A local directory works as well."

@@ -22,6 +22,9 @@ from quantxai.workers import FetchParent, Job, Message, RunVariant, ScoreRows, r
 
 __all__ = ["Progress", "Silent", "compare_run", "sweep"]
 
+_MOST_REASONS = 8
+"""Failures told at the end of an incomplete run."""
+
 
 class Progress(Protocol):
     """Who is told how a sweep is going."""
@@ -119,9 +122,13 @@ class _Sweep:
         build_report(self.store)
         missing = [c.key for c in self.plan.cells if not self.store.has(c.key)]
         if self.failed or missing:
+            reasons = list(dict.fromkeys(self.failed))
+            more = len(reasons) - _MOST_REASONS
+            if more > 0:
+                reasons[_MOST_REASONS:] = [f"and {more} more; all are in {self.store.path / 'failures'}"]
             raise IncompleteRun(
                 f"{len(missing)} of {len(self.plan.cells)} cells are missing"
-                + "".join(f"\n  {reason}" for reason in dict.fromkeys(self.failed))
+                + "".join(f"\n  {reason}" for reason in reasons)
                 + f"\nAll others are stored and reported in {self.store.path / 'report.html'}. "
                 "Give the same command again to retry."
             )

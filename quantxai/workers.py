@@ -257,6 +257,8 @@ def _server() -> Any:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    # Lets libraries ask whether there is a GPU without starting one, which a forked process could not use.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if shutil.which("ninja") is None:
         # gptqmodel's packer is compiled with the ninja on PATH; where the environment is not activated, the
         # one its package brought lies beside the interpreter.

@@ -24,6 +24,7 @@ def everything_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine lacks: the tests take away one thing at a time."""
     monkeypatch.setattr("shutil.which", lambda name, path=None: f"/bin/{name}")
     monkeypatch.setattr(machine, "gpus", lambda: ())
+    monkeypatch.setattr(doctor, "packages_distributions", dict)  # takes a second
     monkeypatch.setattr(machine, "has_packages", lambda names: [])
     monkeypatch.setattr(doctor, "_import_errors", lambda names: {})
 

@@ -271,3 +271,14 @@ def test_the_manifest_names_every_cell(model: Path) -> None:
     assert cells == [c.key for c in plan.cells]
     assert all(isinstance(key, CellKey) for key in cells)
     assert len({key.id for key in cells}) == len(cells)
+
+
+def test_a_hub_that_cannot_be_reached_is_no_defect(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise RuntimeError("name or service not known")  # the client's HTTP library has errors of its own
+
+    monkeypatch.setattr(hub.HfApi, "model_info", unreachable)
+    with pytest.raises(ModelError, match=r"'nobody/nothing'.*cannot be reached"):
+        plan_of(model, model={"name": "nobody/nothing"})

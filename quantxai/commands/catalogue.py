@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from quantxai.commands.present import presented, print_json, size, wrapped
+
+if TYPE_CHECKING:
+    from quantxai.models import ModelSource
 
 __all__ = ["KINDS", "doctor", "init", "list_methods", "list_models", "models", "pull_model"]
 
@@ -67,17 +71,14 @@ def pull_model(
 
     Example: quantxai models pull smollm2-135m
     """
-    from quantxai.errors import MissingExtra
-    from quantxai.machine import has_packages
-    from quantxai.models import MODELS, pull, resolve
+    from quantxai.models import resolve
     from quantxai.progress import for_stream
 
     model = resolve(name)
-    if model.path is None and name in MODELS:
-        for package in has_packages(("torch", "transformers", "gguf")):
-            raise MissingExtra(package, "models", f"converting the model '{name}'")
-    with for_stream() as progress:
-        path = pull(model, progress.line)
+    path = model.path
+    if path is None:
+        with for_stream() as progress:
+            path = _fetch(model, progress.line)
     if as_json:
         print_json({"name": model.name, "path": str(path), "already_there": model.path is not None})
     else:
@@ -145,6 +146,32 @@ def doctor(
             else "\nEverything the default sweep needs is here."
         )
     raise typer.Exit(1 if bad else 0)
+
+
+def _fetch(model: ModelSource, tell: Callable[[str], None]) -> Path:
+    """Fetch a model in a process of its own, whose libraries' chatter goes to a file."""
+    from quantxai.errors import MissingExtra, ModelError
+    from quantxai.machine import cores, has_packages
+    from quantxai.models import cache_directory
+    from quantxai.workers import FetchParent, Job, Message, run_jobs
+
+    for package in has_packages(("torch", "transformers", "gguf")):
+        raise MissingExtra(package, "models", f"fetching the model '{model.name}'")
+    found: dict[str, Any] = {}
+
+    def handle(_: Job, message: Message) -> None:
+        kind, value = message
+        if kind == "line":
+            tell(value)
+        else:
+            found[kind] = value
+
+    cache_directory().mkdir(parents=True, exist_ok=True)
+    run_jobs([FetchParent("model", cores(), model, ())], 1, handle, cache_directory() / "pull.log")
+    for kind in ("failed", "died"):
+        if kind in found:
+            raise ModelError(str(found[kind][1]))
+    return Path(found["value"])
 
 
 def _entries(kind: str) -> list[dict[str, Any]]:
