@@ -17,7 +17,9 @@ order by parent.item
 
 def main() -> None:
     run, variant = sys.argv[1:]
-    for item, gold, completion in query(run, LOST.format(variant=variant)).to_pandas().itertuples(index=False):
+    for item, gold, completion in (
+        query(run, LOST.format(variant=variant)).to_pandas().itertuples(index=False)
+    ):
         print(f"{item}: {gold!r} became {completion!r}")
 
 

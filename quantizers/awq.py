@@ -30,10 +30,14 @@ class AWQ(Quantizer):
     writes_checkpoint: ClassVar[bool] = True
 
     bits: Literal[4, 8] = Field(4, description="Bits per weight; 4 is what GPU kernels and other tools read.")
-    group_size: int = Field(64, ge=8, description="Weights that share a scale; must divide every layer's width.")
+    group_size: int = Field(
+        64, ge=8, description="Weights that share a scale; must divide every layer's width."
+    )
     symmetric: bool = Field(False, description="Grid symmetric around zero.")
     search_tokens: int = Field(
-        1024, ge=128, description="Calibration tokens the scale search looks at; its time is proportional to them."
+        1024,
+        ge=128,
+        description="Calibration tokens the scale search looks at; its time is proportional to them.",
     )
 
     @property

@@ -28,10 +28,14 @@ class GPTQ(Quantizer):
     writes_checkpoint: ClassVar[bool] = True
 
     bits: Literal[2, 3, 4, 8] = Field(4, description="Bits per weight.")
-    group_size: int = Field(64, ge=8, description="Weights that share a scale; must divide every layer's width.")
+    group_size: int = Field(
+        64, ge=8, description="Weights that share a scale; must divide every layer's width."
+    )
     symmetric: bool = Field(True, description="Grid symmetric around zero.")
     act_order: bool = Field(False, description="Quantize columns in order of decreasing activation size.")
-    damping: float = Field(0.05, gt=0, lt=1, description="Added to the Hessian's diagonal, share of its mean.")
+    damping: float = Field(
+        0.05, gt=0, lt=1, description="Added to the Hessian's diagonal, share of its mean."
+    )
 
     @property
     def label(self) -> str:

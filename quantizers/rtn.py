@@ -22,7 +22,9 @@ class RoundToNearest(Quantizer):
     packages: ClassVar[tuple[str, ...]] = ("torchao",)
 
     bits: Literal[2, 3, 4, 8] = Field(4, description="Bits per weight.")
-    group_size: int = Field(64, ge=8, description="Weights that share a scale; must divide every layer's width.")
+    group_size: int = Field(
+        64, ge=8, description="Weights that share a scale; must divide every layer's width."
+    )
     symmetric: bool = Field(True, description="Grid symmetric around zero, without zero points.")
 
     @property

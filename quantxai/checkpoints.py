@@ -61,7 +61,8 @@ def quantized_layers(model: Any) -> dict[str, Any]:
         weight = getattr(module, "weight", None)
         plain = (
             type(module) is torch.nn.Linear
-            and type(getattr(weight, "data", None)) is torch.Tensor
+            and isinstance(weight, torch.nn.Parameter)
+            and type(weight.data) is torch.Tensor
             and weight.is_floating_point()
         )
         if not plain:

@@ -38,7 +38,8 @@ class ModelConfig(Record):
     )
     revision: str | None = Field(None, description="Commit, tag or branch of a Hub id.")
     dtype: Dtype = Field(
-        "auto", description="Compute type of every variant; auto: bfloat16 where the processor has it, else float32."
+        "auto",
+        description="Compute type of every variant; auto: bfloat16 where the processor has it, else float32.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the first GPU, else the CPU.")
 
@@ -74,8 +75,12 @@ class ExplainerConfig(Record):
     name: str = Field(description="Unique together with the data set; by default the explainer's name.")
     explainer: str = Field(description="A registered explainer (quantxai list explainers).")
     dataset: str = Field(description="A registered data set (quantxai list datasets).")
-    path: str | None = Field(None, description="A local file or directory in the data set's published format.")
-    revision: str | None = Field(None, description="Hub revision of the data set, in place of the pinned one.")
+    path: str | None = Field(
+        None, description="A local file or directory in the data set's published format."
+    )
+    revision: str | None = Field(
+        None, description="Hub revision of the data set, in place of the pinned one."
+    )
     n: int | None = Field(None, ge=1, description="Number of items, stratified; all where left out.")
     cell_items: int = Field(
         256, ge=1, description="Items a cell holds about; a killed run repeats at most the cells in work."
@@ -101,7 +106,9 @@ class ScorerConfig(Record):
 class Analysis(Record):
     """How variants are compared with the parent."""
 
-    alpha: float = Field(0.05, gt=0, lt=0.5, description="Family-wise error rate, and 1 - the intervals' level.")
+    alpha: float = Field(
+        0.05, gt=0, lt=0.5, description="Family-wise error rate, and 1 - the intervals' level."
+    )
     resamples: int = Field(10_000, ge=1_000, description="Bootstrap and permutation resamples.")
     margins: dict[str, PositiveFloat] = Field(
         default_factory=dict,
@@ -114,7 +121,9 @@ class SweepConfig(Record):
 
     seed: int = Field(0, ge=0, description="Seed of everything random but calibration.")
     batch_tokens: int = Field(8192, ge=64, description="Tokens a batch may hold, the same for every variant.")
-    workers: int = Field(1, ge=1, description="Variants run at the same time.")
+    workers: int | None = Field(
+        None, ge=1, description="Variants run at the same time; two on a CPU, one on a GPU where left out."
+    )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of each worker; the cores shared evenly where left out."
     )
@@ -133,7 +142,9 @@ class SweepConfig(Record):
     @model_validator(mode="after")
     def _check(self) -> SweepConfig:
         if not any(v.quantizer == "full" for v in self.variants):
-            raise ValueError('no variant has quantizer = "full": the others have no parent to be compared with')
+            raise ValueError(
+                'no variant has quantizer = "full": the others have no parent to be compared with'
+            )
         _unique("variants", [v.name for v in self.variants], "name")
         _unique("explainers", [f"{e.name} on {e.dataset}" for e in self.explainers], "name and dataset")
         _unique("scorers", [s.scorer for s in self.scorers], "scorer")
@@ -161,9 +172,9 @@ DEFAULT_VARIANTS: tuple[dict[str, Any], ...] = (
     {"quantizer": "rtn", "bits": 4, "group_size": 64},
 )
 DEFAULT_EXPLAINERS: tuple[dict[str, Any], ...] = (
-    {"explainer": "counterfactual", "dataset": "news", "n": 36},
-    {"explainer": "counterfactual", "dataset": "inference", "n": 36},
-    {"explainer": "memorization", "dataset": "relations"},
+    {"explainer": "counterfactual", "dataset": "news", "n": 30},
+    {"explainer": "counterfactual", "dataset": "inference", "n": 30},
+    {"explainer": "memorization", "dataset": "relations", "n": 360},
 )
 
 
@@ -183,7 +194,9 @@ def load_config(path: Path) -> SweepConfig:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file. Write a commented example with: quantxai init {path}") from None
+        raise ConfigError(
+            f"{path}: no such file. Write a commented example with: quantxai init {path}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
@@ -205,7 +218,8 @@ def parse_config(table: Mapping[str, Any], source: str = "configuration") -> Swe
     )
     for key, record, kind in kinds:
         table[key] = [
-            _entry(entry, record, kind, f"{source}: {entry_name(key, i)}") for i, entry in enumerate(table[key])
+            _entry(entry, record, kind, f"{source}: {entry_name(key, i)}")
+            for i, entry in enumerate(table[key])
         ]
     return validate(SweepConfig, table, source)
 

@@ -34,6 +34,8 @@ MIN_PREFIX = 16
 """Shorter shared prefixes cost more bookkeeping than they save."""
 KEPT_TOKENS = 4096
 """Tokens of computed prefixes kept for later calls."""
+BUSY_TOKENS = 512
+"""A batch of this many tokens runs matrix products at full speed on a CPU."""
 LOGIT_BYTES = 2**28
 """Most memory a batch's scored logits may take, bytes (float32)."""
 
@@ -80,8 +82,9 @@ def shared_prefixes(prompts: Sequence[Sequence[int]], reserve: Sequence[int]) ->
     return sorted(rows, key=_order)
 
 
-def _order(row: _Row) -> tuple[int, tuple[int, ...], int, int]:
-    return len(row.prefix), row.prefix, len(row.rest), row.index
+def _order(row: _Row) -> tuple[bool, int, tuple[int, ...], int]:
+    # By what has to be computed: padding before a prefix costs attention only, padding the rest costs all.
+    return bool(row.prefix), len(row.rest), row.prefix, row.index
 
 
 def _common(a: Sequence[int], b: Sequence[int], limit: int) -> int:
@@ -365,7 +368,10 @@ class TransformersModel(LanguageModel):
         ids, mask = self._pad(prefixes)
         cache = self._call(ids, mask, DynamicCache(config=self.model.config), 1).past_key_values
         return [
-            [(k.keys[i : i + 1, :, -len(p) :].clone(), k.values[i : i + 1, :, -len(p) :].clone()) for k in cache.layers]
+            [
+                (k.keys[i : i + 1, :, -len(p) :].clone(), k.values[i : i + 1, :, -len(p) :].clone())
+                for k in cache.layers
+            ]
             for i, p in enumerate(prefixes)
         ]
 
@@ -380,7 +386,9 @@ class TransformersModel(LanguageModel):
         if longer < 1:
             return [_continuation(row, t) for row, t in zip(first, tokens, strict=True)]
         ids, more = self._pad([t[:-1] for t in tokens])
-        after = self._call(ids, torch.cat([mask, more], dim=1), _shallow_copy(cache, self.model.config), longer)
+        after = self._call(
+            ids, torch.cat([mask, more], dim=1), _shallow_copy(cache, self.model.config), longer
+        )
         return [
             _continuation(torch.cat([start, rest[len(rest) - len(t) + 1 :]]), t)
             for start, rest, t in zip(first, after.logits, tokens, strict=True)
@@ -419,9 +427,7 @@ class TransformersModel(LanguageModel):
             logits, cache = out.logits, out.past_key_values
         return iter([(batch[row].index, done[row]) for row in range(len(batch))])
 
-    def _advance(
-        self, made: list[int], token: int, last: bool, stop: tuple[str, ...]
-    ) -> Generation | None:
+    def _advance(self, made: list[int], token: int, last: bool, stop: tuple[str, ...]) -> Generation | None:
         """Add a token to a sequence; return the finished generation once it has ended."""
         if token in self._end_ids:
             return Generation(self._decode(made), len(made), "end")
@@ -467,16 +473,18 @@ def _continuation(logits: torch.Tensor, tokens: Sequence[int]) -> Continuation:
 
 
 def _fitting(rows: Sequence[_Row], budget: int, extra: int) -> int:
-    """How many of the first rows fit the token budget when padded to the longest; at least one.
+    """How many of the first rows make the next batch; at least one.
 
-    Rows with and without a prefix are never mixed: the latter would only be padding there.
+    Within the token budget, padded to the longest; without mixing rows with and without a prefix, since
+    the latter would only be padding there; and, when nothing is to be generated, only until padding
+    would exceed a fifth of a batch that is large enough to keep the processor busy.
     """
     prefix = rest = count = 0
     for row in rows:
-        if bool(row.prefix) != bool(rows[0].prefix):
-            break
         prefix, rest = max(prefix, len(row.prefix)), max(rest, len(row.rest))
-        if count and (count + 1) * (prefix + rest + extra) > budget:
+        over = (count + 1) * (prefix + rest + extra) > budget
+        wasteful = not extra and count * rest >= BUSY_TOKENS and len(rows[0].rest) < 0.8 * rest
+        if count and (over or wasteful or bool(row.prefix) != bool(rows[0].prefix)):
             break
         count += 1
     return count

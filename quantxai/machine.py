@@ -15,9 +15,10 @@ from typing import Any
 __all__ = ["cores", "default_device", "default_dtype", "has_packages", "host", "memory_bytes", "versions"]
 
 PACKAGES = (
-    "quantxai torch transformers accelerate gptqmodel bitsandbytes torchao optimum sentence-transformers "
-    "numpy pandas pyarrow duckdb scipy statsmodels rapidfuzz pydantic"
-).split()
+    "quantxai", "torch", "transformers", "accelerate", "gptqmodel", "bitsandbytes", "torchao", "optimum",
+    "sentence-transformers", "numpy", "pandas", "pyarrow", "duckdb", "scipy", "statsmodels", "rapidfuzz",
+    "pydantic",
+)  # fmt: skip
 
 
 def cores() -> int:

@@ -47,7 +47,9 @@ class Method(Record):
 
     def digest(self) -> str:
         """Return the SHA-256 of the method's name, version and options, defaults written out."""
-        return digest({"method": self.method, "version": self.version, "options": self.model_dump(mode="json")})
+        return digest(
+            {"method": self.method, "version": self.version, "options": self.model_dump(mode="json")}
+        )
 
 
 class Grid(NamedTuple):

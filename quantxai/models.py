@@ -161,7 +161,12 @@ def _resolve_hub(name: str, revision: str | None) -> ModelSource:
         ) from None
     size = sum(s.size or 0 for s in info.siblings or [] if s.rfilename.endswith((".safetensors", ".json")))
     return ModelSource(
-        name=name, source=name, revision=info.sha, digest=digest([name, info.sha]), path=None, download_bytes=size
+        name=name,
+        source=name,
+        revision=info.sha,
+        digest=digest([name, info.sha]),
+        path=None,
+        download_bytes=size,
     )
 
 
@@ -293,7 +298,9 @@ def architecture(path: Path) -> Architecture:
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError, json.JSONDecodeError) as error:
-        raise ModelError(f"model '{path}': its config.json cannot be read: {str(error).splitlines()[0]}") from None
+        raise ModelError(
+            f"model '{path}': its config.json cannot be read: {str(error).splitlines()[0]}"
+        ) from None
     check_causal(config, str(path))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)

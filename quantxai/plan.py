@@ -104,8 +104,13 @@ class Plan:
 
     @property
     def workers(self) -> int:
-        """Variants run at the same time: never more than there are."""
-        return min(self.config.workers, len(self.variants))
+        """Variants run at the same time: never more than there are.
+
+        On a CPU two processes with half the cores each do more than one with all of them: matrix
+        products of small batches gain little from a second thread.
+        """
+        automatic = min(2, machine.cores()) if self.parent.device == "cpu" else 1
+        return min(self.config.workers or automatic, len(self.variants))
 
     @property
     def threads(self) -> int:
@@ -214,7 +219,9 @@ def deal(items: Sequence[Item], shards: int) -> tuple[tuple[Item, ...], ...]:
     return tuple(tuple(shard) for shard in dealt)
 
 
-def _row_key(config: SweepConfig, variant: Variant, entry: Entry, shard: int, items: Sequence[Item]) -> CellKey:
+def _row_key(
+    config: SweepConfig, variant: Variant, entry: Entry, shard: int, items: Sequence[Item]
+) -> CellKey:
     identity = [
         variant.digest,
         entry.explainer.digest(),

@@ -76,9 +76,7 @@ class Metric(Record):
     higher_is_better: bool | None = Field(
         description="Direction of quality; null for a descriptive metric, which gets no verdict."
     )
-    margin: float = Field(
-        gt=0, description="Largest change, in the metric's unit, still called equivalent."
-    )
+    margin: float = Field(gt=0, description="Largest change, in the metric's unit, still called equivalent.")
     unit: str = Field(description="proportion, nats, tokens, cosine, perplexity ...")
     description: str = Field(description="One sentence for the report's reader.")
 
@@ -144,5 +142,5 @@ class Finding(Record):
     flips_high: float | None
     verdict: Verdict | None = Field(description="null for descriptive metrics and where n is 0.")
     n_to_resolve: int | None = Field(
-        description="For an unresolved verdict: items that would bring the minimum detectable difference to the margin."
+        description="For an unresolved verdict: about how many items would settle it (statistics.n_to_resolve)."
     )

@@ -191,21 +191,30 @@ class _Sweep:
 
     def _score(self, parent: Path) -> None:
         ready = [
-            c for c in self.plan.scores if not self.store.has(c.key) and all(self.store.has(k) for k in c.rows)
+            c
+            for c in self.plan.scores
+            if not self.store.has(c.key) and all(self.store.has(k) for k in c.rows)
         ]
         if not ready:
             return
-        job = ScoreRows(
-            name="scoring",
-            threads=machine.cores(),
-            parent_variant=self.plan.parent,
-            parent=parent,
-            run=self.store.path,
-            cells=ready,
-            batch_tokens=self.plan.config.batch_tokens,
-        )
+        # One process per group of scorers, so that each judge is still loaded and filled only once.
+        scorers = sorted({c.key.scorer for c in ready})
+        groups = [set(scorers[start :: self.plan.workers]) for start in range(self.plan.workers)]
+        jobs = [
+            ScoreRows(
+                name=f"scoring {', '.join(sorted(group))}",
+                threads=self.plan.threads,
+                parent_variant=self.plan.parent,
+                parent=parent,
+                run=self.store.path,
+                cells=[c for c in ready if c.key.scorer in group],
+                batch_tokens=self.plan.config.batch_tokens,
+            )
+            for group in groups
+            if group
+        ]
         self.progress.start("scoring", len(ready))
-        self._run([job], 1)
+        self._run(jobs, self.plan.workers)
         self.progress.stop()
 
     def _run(self, jobs: list[Any], workers: int) -> None:

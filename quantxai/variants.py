@@ -116,7 +116,12 @@ def resolve_variants(config: SweepConfig, model: ModelSource) -> list[Variant]:
 
 
 def _resolve(
-    entry: VariantConfig, model: ModelSource, calibration: Calibration, own_dtype: str, dtype: str, device: str
+    entry: VariantConfig,
+    model: ModelSource,
+    calibration: Calibration,
+    own_dtype: str,
+    dtype: str,
+    device: str,
 ) -> Variant:
     quantizer = entry.method()
     dtype = dtype if own_dtype == "auto" else own_dtype
