@@ -1,8 +1,19 @@
 """Imported once by the server that worker processes are forked from; touches no GPU."""
 
-import torch  # noqa: F401
-import transformers
-import transformers.modeling_utils  # noqa: F401  (else every worker spends seconds on it)
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
+import os
+import sys
 
-import quantxai.engine  # noqa: F401
+# torchao reports every optional kernel it does not find to the terminal, which the user can do nothing about.
+sys.stderr.flush()
+_terminal, _nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+os.dup2(_nowhere, 2)
+try:
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+
+    import quantxai.engine  # noqa: F401
+finally:
+    os.dup2(_terminal, 2)
+    os.close(_terminal)
+    os.close(_nowhere)

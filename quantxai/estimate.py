@@ -44,7 +44,7 @@ FIXED_SECONDS = 10.0
 """Planning, comparison, report."""
 CONVERSION_SECONDS = 30.0
 LIBRARY_BYTES = 900_000_000
-"""torch, transformers and a quantizer's package in memory."""
+"""torch, transformers and a quantizer's package in memory, once for all processes."""
 ROW_BYTES = 1_000
 
 
@@ -191,7 +191,7 @@ def _disk(plan: Plan, todo: list[RowCell], count: int) -> int:
 
 
 def _memory(plan: Plan, todo: list[RowCell], count: int) -> int:
-    """Processes at a time, each with its libraries, its weights and one batch.
+    """Processes at a time, each with its weights and one batch; forks share the libraries.
 
     Solving GPTQ and AWQ holds the weights in float32, and a second time while they are written.
     """
@@ -201,6 +201,7 @@ def _memory(plan: Plan, todo: list[RowCell], count: int) -> int:
     for variant in plan.variants:
         if variant.name in waiting or not variant.prepared:
             solving = variant.quantizer.calibrated and not variant.prepared
-            largest = max(largest, LIBRARY_BYTES + count * (12 if solving else 2 * width))
+            largest = max(largest, count * (12 if solving else 2 * width))
     batch = 400_000_000 * plan.config.batch_tokens // 8192
-    return min(plan.workers, max(1, len(waiting))) * (largest + batch) if largest else LIBRARY_BYTES
+    workers = min(plan.workers, max(1, len(waiting)))
+    return LIBRARY_BYTES + (workers * (largest + batch) if largest else 0)

@@ -183,8 +183,14 @@ class _Sweep:
             for variant in self.plan.variants
         ]
         jobs = [j for j in jobs if j.cells or j.variant.name not in receipts]
-        # Those that still have to be quantized take longest, and int8 is slowest to run: start them first.
-        jobs.sort(key=lambda j: (j.variant.prepared, j.variant.quantizer.has_twin))
+        # Longest first: what has to be calibrated, then what has to be made, then int8's slower kernel.
+        jobs.sort(
+            key=lambda j: (
+                j.variant.prepared,
+                not j.variant.quantizer.calibrated,
+                j.variant.quantizer.has_twin,
+            )
+        )
         self.progress.start("explaining", sum(len(c.items) for c in missing))
         self._run(jobs, self.plan.workers)
         self.progress.stop()

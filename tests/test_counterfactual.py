@@ -21,7 +21,7 @@ from quantxai.datasets import Dataset, inference_text, load_dataset, take
 from quantxai.errors import DataError
 from quantxai.lm import Generation
 from quantxai.records import Item
-from tests.fakes import FakeLanguageModel, query
+from fakes import FakeLanguageModel, query
 
 pytestmark = pytest.mark.bare
 

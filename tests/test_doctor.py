@@ -162,7 +162,9 @@ def test_a_package_of_the_same_name_is_found(
             (other / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "quantizers", raising=False)
-    if form == "namespace":  # a mere folder hides nothing: regular packages come first
+    if form == "namespace":  # a mere folder hides no package that is on the path itself, however late
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parent.parent)])
         assert shadowed() == {}
         return
     assert list(shadowed()) == ["quantizers"]

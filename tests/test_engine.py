@@ -184,6 +184,7 @@ def test_a_stop_string_ends_the_text_before_it(lm: TransformersModel, plain: Pla
     assert (stopped.text, stopped.stopped) == (" Par", "stop")
     assert stopped.tokens >= len(cut)
     assert (inside.text, inside.stopped) == (" P", "stop")
+    assert lm.generate([prompt], max_new_tokens=8, stop=("a", "P"))[0].text == " "  # the first to occur
 
 
 def test_a_stop_string_may_span_tokens(lm: TransformersModel, plain: Plain) -> None:
@@ -323,18 +324,19 @@ def run_out_of_memory(lm: TransformersModel, monkeypatch: pytest.MonkeyPatch, ti
 
 
 def test_out_of_memory_halves_the_budget_and_goes_on(
-    lm: TransformersModel, monkeypatch: pytest.MonkeyPatch
+    plain: Plain, lm: TransformersModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    usual = run_out_of_memory(lm, monkeypatch, 0)
     expected = lm.logprobs(MIXED, [" Paris."] * len(MIXED))
-    finished: list[int] = []
-    lm.tick = finished.append
-    sizes = run_out_of_memory(lm, monkeypatch, 3)
+    short, finished = TransformersModel(plain.model, plain.tokenizer), list[int]()
+    short.tick = finished.append
+    sizes = run_out_of_memory(short, monkeypatch, 5)
 
-    found = lm.logprobs(MIXED, [" Paris."] * len(MIXED))
+    found = short.logprobs(MIXED, [" Paris."] * len(MIXED))
 
-    assert lm.batch_tokens == 8192 // 2**3
-    assert sum(sizes[3:]) == sum(finished) == len(MIXED)
-    assert sizes[3] < sizes[0]
+    assert short.batch_tokens == 8192 // 2**5
+    assert sum(sizes[5:]) == sum(finished) == len(MIXED)
+    assert len(sizes[5:]) > len(usual)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a.logprobs, b.logprobs, atol=TOLERANCE)
         assert a.ranks == b.ranks

@@ -12,7 +12,7 @@ import pytest
 from quantxai.datasets import Dataset, load_dataset, take
 from quantxai.methods import Explainer, Scorer
 from quantxai.records import Metric, Row
-from tests.fakes import FakeContext, FakeLanguageModel, query, unit, validated
+from fakes import FakeContext, FakeLanguageModel, query, unit, validated
 
 pytestmark = pytest.mark.bare
 

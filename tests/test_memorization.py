@@ -10,7 +10,7 @@ from explainers.memorization import Memorization, MemorizationRow
 from quantxai.datasets import Dataset, load_dataset
 from quantxai.errors import DataError
 from quantxai.records import Item
-from tests.fakes import FakeLanguageModel, query
+from fakes import FakeLanguageModel, query
 
 pytestmark = pytest.mark.bare
 

@@ -23,7 +23,7 @@ from explainers.scorers.similarity import Similarity
 from quantxai.datasets import load_dataset
 from quantxai.methods import Scorer
 from quantxai.records import Row
-from tests.fakes import FakeContext, FakeLanguageModel, query
+from fakes import FakeContext, FakeLanguageModel, query
 
 pytestmark = pytest.mark.bare
 
