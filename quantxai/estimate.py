@@ -193,7 +193,7 @@ def _disk(plan: Plan, todo: list[RowCell], count: int) -> int:
 def _memory(plan: Plan, todo: list[RowCell], count: int) -> int:
     """Processes at a time, each with its weights and one batch; forks share the libraries.
 
-    Solving GPTQ and AWQ holds the weights in float32, and a second time while they are written.
+    Solving GPTQ and AWQ takes twice the weights in float32.
     """
     waiting = {c.variant.name for c in todo}
     width = 4 if plan.parent.dtype == "float32" else 2
@@ -201,7 +201,7 @@ def _memory(plan: Plan, todo: list[RowCell], count: int) -> int:
     for variant in plan.variants:
         if variant.name in waiting or not variant.prepared:
             solving = variant.quantizer.calibrated and not variant.prepared
-            largest = max(largest, count * (12 if solving else 2 * width))
+            largest = max(largest, count * (8 if solving else 2 * width))
     batch = 400_000_000 * plan.config.batch_tokens // 8192
     workers = min(plan.workers, max(1, len(waiting)))
     return LIBRARY_BYTES + (workers * (largest + batch) if largest else 0)

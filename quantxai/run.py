@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from quantxai import machine
 from quantxai.compare import compare
 from quantxai.config import SweepConfig, parse_config
-from quantxai.errors import CorruptCell, IncompleteRun, ModelError, RunError
+from quantxai.errors import CorruptCell, IncompleteRun, ModelError, OutOfSpace, RunError
 from quantxai.manifest import CellKey
 from quantxai.plan import Plan, check_place, make_plan
 from quantxai.records import Metric
@@ -109,6 +109,7 @@ class _Sweep:
         self.plan, self.store, self.progress = plan, store, progress
         self.recompute_corrupt = recompute_corrupt
         self.failed: list[str] = []
+        self.full = ""
         self.value: Any = None
 
     def run(self) -> Store:
@@ -161,6 +162,8 @@ class _Sweep:
         if self.plan.model.path is None or any(not v.prepared for v in self.plan.variants):
             job = FetchParent("model", machine.cores(), self.plan.model, self.plan.variants)
             self._run([job], 1)
+            if self.full:
+                raise OutOfSpace(self.full)
             if self.failed:
                 raise ModelError(self.failed[0])
             return Path(self.value)
@@ -233,6 +236,8 @@ class _Sweep:
             self.progress.line(value)
         elif kind == "value":
             self.value = value
+        elif kind == "full":
+            self.full = value
         elif kind == "done":
             _, items, _ = value
             self.progress.advance(items or 1)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantxai.errors import ModelError, QuantxaiError
+from quantxai.errors import ModelError, OutOfSpace, QuantxaiError
 from quantxai.methods import ScoringContext
 from quantxai.models import ModelSource, architecture, pull
 from quantxai.plan import RowCell, ScoreCell
@@ -300,6 +300,8 @@ def _main(job: Job, connection: Connection, log: str, environment: dict[str, str
         run = getattr(job, "run", None)
         if isinstance(job, RunVariant) and run is not None:
             Store(run).fail(job.variant.name, describe(error), traceback.format_exc())
+        if isinstance(error, OutOfSpace):
+            send("full", describe(error))
         send("failed", (job.name, describe(error)))
     finally:
         gc.collect()

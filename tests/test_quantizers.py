@@ -373,14 +373,14 @@ def test_awq_with_8_bits_is_dequantized_in_float16() -> None:
 # gptqmodel's compiled dequantization: not wrong, but half a minute
 
 
-def test_gptq_on_a_cpu_compiles_nothing(made: Made, probe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise AssertionError("compiled")
+def test_gptq_on_a_cpu_compiles_nothing(made: Made, probe: Any) -> None:
+    from torch._dynamo.utils import counters
 
-    model = made.model("gptq-4")
-    monkeypatch.setattr("torch._dynamo.convert_frame.ConvertFrame.__call__", refuse)
+    counters.clear()
 
-    assert torch.isfinite(logits(model, probe)).all()
+    logits(made.load("gptq-4"), probe)
+
+    assert not counters["frames"]
 
 
 # AWQ's replaced functions against gptqmodel's own
