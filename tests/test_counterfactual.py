@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from fakes import FakeLanguageModel, query
 
 from explainers import labels, prompts
 from explainers.counterfactual import (
@@ -21,7 +22,6 @@ from quantxai.datasets import Dataset, inference_text, load_dataset, take
 from quantxai.errors import DataError
 from quantxai.lm import Generation
 from quantxai.records import Item
-from fakes import FakeLanguageModel, query
 
 pytestmark = pytest.mark.bare
 

@@ -8,11 +8,11 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
+from fakes import FakeContext, FakeLanguageModel, query, unit, validated
 
 from quantxai.datasets import Dataset, load_dataset, take
 from quantxai.methods import Explainer, Scorer
 from quantxai.records import Metric, Row
-from fakes import FakeContext, FakeLanguageModel, query, unit, validated
 
 pytestmark = pytest.mark.bare
 

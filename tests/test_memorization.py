@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from fakes import FakeLanguageModel, query
 
 from explainers.memorization import Memorization, MemorizationRow
 from quantxai.datasets import Dataset, load_dataset
 from quantxai.errors import DataError
 from quantxai.records import Item
-from fakes import FakeLanguageModel, query
 
 pytestmark = pytest.mark.bare
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes import FakeContext, FakeLanguageModel, query
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -23,7 +24,6 @@ from explainers.scorers.similarity import Similarity
 from quantxai.datasets import load_dataset
 from quantxai.methods import Scorer
 from quantxai.records import Row
-from fakes import FakeContext, FakeLanguageModel, query
 
 pytestmark = pytest.mark.bare
 
