@@ -60,6 +60,10 @@ class AWQ(Quantizer):
         """See Quantizer.kernel_dtypes. bfloat16 has no bits left for what 8-bit scales resolve."""
         return ("float16",) if self.bits == 8 else ("bfloat16", "float16")
 
+    def calibration_sequences(self, sequences: int, length: int) -> int:
+        """See Quantizer.calibration_sequences."""
+        return min(sequences, max(1, self.search_tokens // length))
+
     def check(self, architecture: Architecture) -> None:
         """See Quantizer.check."""
         check_group_size(self.group_size, architecture)
@@ -85,9 +89,7 @@ class AWQ(Quantizer):
         model = gptqmodel.GPTQModel.load(
             str(parent), settings, dtype=torch.float32 if on_cpu else torch.float16
         )
-        length = len(calibration[0])
-        used = calibration[: max(1, self.search_tokens // length)]
-        examples = [{"input_ids": list(s), "attention_mask": [1] * len(s)} for s in used]
+        examples = [{"input_ids": list(s), "attention_mask": [1] * len(s)} for s in calibration]
         backend = gptqmodel.BACKEND.AWQ_TORCH if on_cpu else gptqmodel.BACKEND.AUTO
         with logs_discarded(), fast_float32_search():
             model.quantize(examples, batch_size=8, backend=backend)

@@ -103,6 +103,10 @@ class Quantizer(Method):
         """Whether dense weights reproduce the variant (weight-only methods), so it can run dequantized."""
         return True
 
+    def calibration_sequences(self, sequences: int, length: int) -> int:
+        """Return how many of the calibration sequences of `length` tokens the method reads: all."""
+        return sequences
+
     def check(self, architecture: Architecture) -> None:
         """Raise ModelError where the method cannot quantize this architecture."""
 

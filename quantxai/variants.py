@@ -223,7 +223,8 @@ def calibration_tokens(variant: Variant, parent: Path) -> list[list[int]]:
     available = len(ids) // length
     if available == 0:
         raise ConfigError(f"calibration.length = {length}: the calibration text has only {len(ids)} tokens")
-    return [ids[i * length : (i + 1) * length] for i in range(min(sequences, available))]
+    count = variant.quantizer.calibration_sequences(min(sequences, available), length)
+    return [ids[i * length : (i + 1) * length] for i in range(count)]
 
 
 def _quantize(variant: Variant, parent: Path, report: Callable[[str], None]) -> dict[str, Any]:
