@@ -91,16 +91,4 @@ class GPTQ(Quantizer):
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=getattr(torch, dtype), device_map=device, quantization_config=settings
         )
-        if device == "cpu":
-            run_without_compiling(model)
         return model.eval()
-
-
-def run_without_compiling(model: Any) -> None:
-    """Take back gptqmodel's torch.compile of the dequantization.
-
-    On a CPU it takes 10 to 30 seconds at the first pass of every process, and a twin needs one pass.
-    """
-    for module in model.modules():
-        # The compiled function shadows the method of the same name.
-        module.__dict__.pop("dequantize_weight", None)
