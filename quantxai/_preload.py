@@ -10,9 +10,11 @@ os.dup2(_nowhere, 2)
 try:
     import torch  # noqa: F401
     import transformers  # noqa: F401
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+    import transformers.modeling_utils  # noqa: F401  (without it every worker spends three seconds on it)
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
 
-    import quantxai.engine  # noqa: F401
+    import quantxai.engine
+    import quantxai.workers  # noqa: F401
 finally:
     os.dup2(_terminal, 2)
     os.close(_terminal)

@@ -165,6 +165,10 @@ class TransformersModel(LanguageModel):
         end = tokenizer.eos_token_id if end is None else end
         self._end_ids = set(end) if isinstance(end, list | tuple) else {end}
 
+    def anew(self) -> TransformersModel:
+        """Return an engine on the same model that remembers nothing of the calls before."""
+        return TransformersModel(self.model, self.tokenizer, batch_tokens=self.batch_tokens, tick=self.tick)
+
     # -- the interface ---------------------------------------------------------------------------
 
     def generate(

@@ -92,7 +92,9 @@ class RunVariant(Job):
             seconds = round(time.perf_counter() - start, 3)
             receipt = {**receipt, "load_started": round(time.time() - seconds, 3), "load_seconds": seconds}
             for cell in sorted(self.cells, key=lambda c: -len(c.items)):
-                self._compute(cell, lm, store, send)
+                # Anew for each: what an engine remembers of earlier calls (prefixes, judged texts) moves the
+                # last bit of later ones, and a resumed run must not differ from an undisturbed one.
+                self._compute(cell, lm.anew(), store, send)
         store.write_receipt(self.variant.name, receipt)
         store.clear_failure(self.variant.name)
 

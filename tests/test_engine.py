@@ -268,9 +268,9 @@ def test_a_prompt_beyond_the_context_is_refused_before_anything_runs(lm: Transfo
     with pytest.raises(InputError, match=f"{tokens} tokens with {tiny.CONTEXT} to generate"):
         lm.generate(["The", LONG], max_new_tokens=tiny.CONTEXT)
     with pytest.raises(InputError, match=f"context of {tiny.CONTEXT} tokens"):
-        lm.logprobs([LONG], [LONG])
+        lm.logprobs([LONG], [LONG * 3])
     with pytest.raises(InputError, match="shorten the texts"):
-        lm.choices([LONG * 2], [" a", " b"])
+        lm.choices([LONG * 4], [" a", " b"])
 
 
 def test_the_whole_context_can_be_used(lm: TransformersModel) -> None:

@@ -422,7 +422,7 @@ def test_the_shape_is_read_without_weights(tiny_path: Path, tmp_path: Path) -> N
 
     found = models.architecture(bare)
 
-    assert (found.model_type, found.context) == ("llama", 512)
+    assert (found.model_type, found.context) == ("llama", 1024)
     assert set(found.linear_widths.values()) == {64, 128}
     assert len(found.linear_widths) == 14
     assert not any("head" in name for name in found.linear_widths)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -341,6 +341,15 @@ def test_a_checkpoint_is_written_once_and_reloads_to_the_same_logits(
     assert contents(made.source(case)) == before
 
 
+@pytest.mark.parametrize("case", ["gptq-4", "awq-4"])
+def test_the_same_calibration_gives_the_same_checkpoint(case: str, made: Made, tmp_path: Path) -> None:
+    """Else a run that was killed while it quantized would not end as an undisturbed one."""
+    quantizer(case).quantize(made.parent, made.calibration(), tmp_path, "cpu")
+
+    weights = [(d / "model.safetensors").read_bytes() for d in (made.source(case), tmp_path)]
+    assert weights[0] == weights[1]
+
+
 @pytest.mark.parametrize("case", ["gptq-4", "awq-4", "nf4"])
 def test_no_quantized_model_is_ever_saved_by_transformers(
     case: str, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -534,10 +543,3 @@ def test_int8_runs_with_outlier_columns(tiny_path: Path, probe: Any) -> None:
 
     assert torch.isfinite(mixed).all()
     assert not torch.equal(plain, mixed)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """gptqmodel raises the number of threads, which the tiny model is slower with."""
-    yield
-    torch.set_num_threads(1)

@@ -32,7 +32,10 @@ from quantxai.run import compare_run, sweep  # noqa: E402
 from quantxai.store import CellKey, Store  # noqa: E402
 
 VARIANTS = ("full", "rtn-4", "nf4")
-SHARDS = 2
+SHARDS, FACTS, NEWS = 2, 36, 8
+ROW_CELLS = 2 * SHARDS * len(VARIANTS)
+CELLS = ROW_CELLS + len(VARIANTS)
+"""Two explainers; the scorer reads one of them."""
 
 
 def config(model: Path, **changes: Any) -> dict[str, Any]:
@@ -44,7 +47,16 @@ def config(model: Path, **changes: Any) -> dict[str, Any]:
             {"quantizer": "rtn", "bits": 4, "group_size": 32},
             {"quantizer": "bnb", "format": "nf4"},
         ],
-        "explainers": [{"explainer": "memorization", "dataset": "relations", "n": 36, "cell_items": 18}],
+        "explainers": [
+            {"explainer": "memorization", "dataset": "relations", "n": FACTS, "cell_items": FACTS // SHARDS},
+            {
+                "explainer": "counterfactual",
+                "dataset": "news",
+                "n": NEWS,
+                "cell_items": NEWS // SHARDS,
+                "max_new_tokens": 12,
+            },
+        ],
         "scorers": [{"scorer": "recall"}],
         "analysis": {"resamples": 1000},
     }
@@ -126,18 +138,18 @@ def test_a_sweep_is_complete(finished: Finished) -> None:
     store = Store.open(finished.run)
     cells = store.manifest.cells
 
-    assert [c.kind for c in cells] == ["rows"] * len(VARIANTS) * SHARDS + ["scores"] * len(VARIANTS)
+    assert [c.kind for c in cells] == ["rows"] * ROW_CELLS + ["scores"] * len(VARIANTS)
     assert all(store.has(c) for c in cells)
     assert not store.failures()
     assert not store.corrupt()
-    assert len(store.rows()) == 36 * len(VARIANTS)
+    assert len(store.rows()) == (FACTS + NEWS) * len(VARIANTS)
     assert (finished.run / "report.html").stat().st_size > 10_000
     assert (finished.run / "report.md").is_file()
     assert not list(finished.run.rglob("*.tmp"))
 
 
 def test_every_variant_answers_the_same_questions(finished: Finished) -> None:
-    rows = Store.open(finished.run).rows()
+    rows = Store.open(finished.run).rows("memorization")
     asked = {
         name: list(zip(part["item"], part["prompt"], strict=True)) for name, part in rows.groupby("variant")
     }
@@ -147,7 +159,7 @@ def test_every_variant_answers_the_same_questions(finished: Finished) -> None:
 
 
 def test_quantization_changes_the_rows(finished: Finished) -> None:
-    means = Store.open(finished.run).rows().groupby("variant")["logprob"].mean()
+    means = Store.open(finished.run).rows("memorization").groupby("variant")["logprob"].mean()
 
     assert len(set(means.round(6))) == len(VARIANTS)
 
@@ -167,7 +179,7 @@ def test_every_variant_is_compared_with_the_parent(finished: Finished) -> None:
 
     assert {f.variant for f in findings} == {"rtn-4", "nf4"}
     assert {f.parent for f in findings} == {"full"}
-    assert {f.n for f in findings if f.metric == "recall"} == {36}
+    assert {f.n for f in findings if f.metric == "recall"} == {FACTS}
 
 
 def test_the_manifest_says_what_was_asked_for(finished: Finished, tiny_path: Path) -> None:
@@ -183,9 +195,10 @@ def test_the_manifest_says_what_was_asked_for(finished: Finished, tiny_path: Pat
 def test_progress_adds_up(finished: Finished) -> None:
     said = finished.lines
 
-    assert f"start explaining {36 * len(VARIANTS)}" in said
+    everything = (FACTS + NEWS) * len(VARIANTS)
+    assert f"start explaining {everything}" in said
     explained = said[: said.index(f"start scoring {len(VARIANTS)}")]
-    assert sum(int(s.removeprefix("advance ")) for s in explained if s.startswith("advance")) == 36 * 3
+    assert sum(int(s.removeprefix("advance ")) for s in explained if s.startswith("advance")) == everything
 
 
 # Issued again
@@ -198,7 +211,7 @@ def test_issued_again_it_computes_nothing(copy: Path, tiny_path: Path) -> None:
 
     assert files(copy) == before
     assert lines.units == 0
-    assert not any("measuring" in line or "explaining 36" in line for line in lines.said)
+    assert not any("measuring" in line or ": explaining" in line for line in lines.said)
     assert len(store.manifest.commands) == 2
 
 
@@ -295,7 +308,7 @@ def test_a_failing_variant_does_not_stop_the_others(copy: Path, tiny_path: Path)
         sweep(config(tiny_path), copy, progress=lines)
 
     message = str(found.value)
-    assert message.startswith(f"{SHARDS + 1} of {(SHARDS + 1) * len(VARIANTS)} cells are missing")
+    assert message.startswith(f"{CELLS // len(VARIANTS)} of {CELLS} cells are missing")
     assert "rtn-4: model " in message
     assert str(twin) in message
     assert "remove that folder" in message
@@ -331,11 +344,13 @@ def test_a_failing_cell_does_not_stop_the_others(copy: Path, tiny_path: Path, fi
     assert not sweep(config(tiny_path), copy).failures()  # no longer asked for, no longer reported
 
 
-@pytest.mark.parametrize("kind", ["rows", "scores"])
+@pytest.mark.parametrize(("kind", "explainer"), [("rows", "counterfactual"), ("scores", "memorization")])
 def test_a_corrupt_cell_is_named_and_computed_again_on_request(
-    kind: str, copy: Path, tiny_path: Path, finished: Finished
+    kind: str, explainer: str, copy: Path, tiny_path: Path, finished: Finished
 ) -> None:
-    victim = next(c for c in Store.open(copy).manifest.cells if c.kind == kind and c.variant == "nf4")
+    # The last one: in the undisturbed run others came before it in the same process.
+    cells = [c for c in Store.open(copy).manifest.cells if (c.kind, c.explainer) == (kind, explainer)]
+    victim = cells[-1]
     file = copy / f"{victim.id}.parquet"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
@@ -362,7 +377,7 @@ def test_a_killed_worker_is_reported_with_its_signal(copy: Path, tiny_path: Path
 
     def kill(text: str) -> None:
         if text.startswith("rtn-4: explaining"):
-            (worker,) = multiprocessing.active_children()
+            worker = next(p for p in multiprocessing.active_children() if p.name == "rtn-4")
             os.kill(worker.pid or 0, signal.SIGKILL)
 
     with pytest.raises(IncompleteRun, match="rtn-4: the process of 'rtn-4' was ended by signal 9"):

@@ -18,7 +18,7 @@ RELATIONS = ("country capital city", "word opposite", "book author")
 """Relations of the built-in set whose facts the model learns."""
 LEARNED = 4
 """Facts learned of each relation: its first ones."""
-CONTEXT = 512
+CONTEXT = 1024
 HIDDEN = 64
 LAYERS = 2
 STEPS = 200
