@@ -9,7 +9,7 @@ _terminal, _nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
 os.dup2(_nowhere, 2)
 try:
     import torch  # noqa: F401
-    import transformers  # noqa: F401
+    import transformers
     import transformers.modeling_utils  # noqa: F401  (without it every worker spends three seconds on it)
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
 

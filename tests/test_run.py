@@ -470,3 +470,22 @@ def cells_done(run: Path) -> dict[str, int]:
 
 def when(run: Path, cell: CellKey) -> int:
     return (run / f"{cell.id}.parquet").stat().st_mtime_ns
+
+
+def test_a_worker_imports_next_to_nothing(tiny_path: Path) -> None:
+    """What the server did not import, every process of every sweep does again: it was three seconds each."""
+    code = (
+        "import sys, quantxai._preload\n"
+        "before = set(sys.modules)\n"
+        "import quantxai.workers\n"
+        "from quantxai.checkpoints import load_dense, load_tokenizer\n"
+        f"load_tokenizer({str(tiny_path)!r}); load_dense({str(tiny_path)!r}, 'float32', 'cpu')\n"
+        "import torch\n"
+        "print(len(set(sys.modules) - before), torch.cuda.is_initialized())"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    imported, touched_gpu = done.stdout.split()
+    assert int(imported) < 60
+    assert touched_gpu == "False"
