@@ -88,7 +88,7 @@ def test_every_variant_saw_the_same_items(folder: Path) -> None:
 def test_all_is_compared(folder: Path) -> None:
     findings = rows(folder, "select variant, metric, n, verdict from findings")
     assert {f["variant"] for f in findings} == set(VARIANTS[1:])
-    assert {"recall", "logprob", "own_soft_flip", "parent_soft_flip", "similarity", "nll"} <= {
+    assert {"recall", "logprob", "own_soft_flip", "parent_soft_flip", "cosine", "nll"} <= {
         f["metric"] for f in findings
     }
 
