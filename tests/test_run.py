@@ -446,10 +446,7 @@ def test_a_sweep_killed_at_any_moment_ends_as_if_undisturbed(
     process.kill()
     process.stdout.close()
     process.wait()
-    deadline = time.monotonic() + 30
-    while in_session(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert in_session(process.pid) == []
+    wait_for_none(process.pid)
     done = cells_done(run)
 
     sweep(config(tiny_path), run)
@@ -470,6 +467,51 @@ def cells_done(run: Path) -> dict[str, int]:
 
 def when(run: Path, cell: CellKey) -> int:
     return (run / f"{cell.id}.parquet").stat().st_mtime_ns
+
+
+ENDLESS = """
+import sys, time
+from dataclasses import dataclass
+from pathlib import Path
+from quantxai.workers import Job, run_jobs
+
+@dataclass(frozen=True)
+class Endless(Job):
+    def __call__(self, send):
+        send("line", "working")
+        time.sleep(600)
+
+if __name__ == "__main__":
+    run_jobs([Endless("one", 1), Endless("two", 1)], 2, lambda job, message: print(message, flush=True), Path("log"))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes through /proc")
+def test_no_worker_outlives_who_asked_for_it(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(ENDLESS)
+    process = subprocess.Popen(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert [process.stdout.readline().strip() for _ in range(2)] == ["('line', 'working')"] * 2
+    assert len(in_session(process.pid)) >= 4  # itself, its server and two workers
+
+    process.kill()
+    process.stdout.close()
+    process.wait()
+
+    wait_for_none(process.pid)
+
+
+def wait_for_none(session: int) -> None:
+    deadline = time.monotonic() + 30
+    while in_session(session) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert in_session(session) == []
 
 
 def test_a_worker_imports_next_to_nothing(tiny_path: Path) -> None:
