@@ -167,7 +167,8 @@ class LoadedModels(ScoringContext):
         """See ScoringContext.parent."""
         if self._lm is None:
             self._lm = open_lm(self._variant, self._path, self._batch_tokens)
-        return self._lm
+        # Anew for each cell, as for rows: what was scored before must not move what is scored now.
+        return self._lm.anew()
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See ScoringContext.encode."""

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,11 @@ torch = pytest.importorskip("torch")
 from quantxai.config import parse_config  # noqa: E402
 from quantxai.errors import ConfigError, CorruptCell, IncompleteRun, ModelError, RunError  # noqa: E402
 from quantxai.plan import Plan, make_plan  # noqa: E402
+from quantxai.records import Row  # noqa: E402
 from quantxai.report import build_report  # noqa: E402
 from quantxai.run import compare_run, sweep  # noqa: E402
 from quantxai.store import CellKey, Store  # noqa: E402
+from quantxai.workers import RunVariant  # noqa: E402
 
 VARIANTS = ("full", "rtn-4", "nf4")
 SHARDS, FACTS, NEWS = 2, 36, 8
@@ -267,6 +269,36 @@ def test_a_moved_run_still_reports(copy: Path, tmp_path: Path) -> None:
 def test_two_sweeps_do_not_write_to_one_run(copy: Path, tiny_path: Path) -> None:
     with Store(copy).lock(), pytest.raises(RunError, match="another quantxai process"):
         sweep(config(tiny_path), copy)
+
+
+class Watched:
+    """An explainer that notes which engine each cell is given."""
+
+    row = Row
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def rows(self, lm: Any, *_: Any) -> list[Row]:
+        self.seen.append(lm)
+        return []
+
+
+def test_no_cell_sees_what_an_engine_remembers_of_another(
+    tiny_path: Path, tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Remembered prefixes move the last bit of later results, which a resumed run would not have."""
+    monkeypatch.setenv("QUANTXAI_CACHE", str(finished.cache))
+    plan, watched = plan_of(tiny_path), Watched()
+    cells = [
+        replace(c, entry=replace(c.entry, explainer=watched)) for c in plan.rows if c.variant is plan.parent
+    ]
+    parent = Path(str(plan.model.path))
+
+    RunVariant("full", 1, plan.parent, parent, tmp_path / "run", cells, 8192, 0)(lambda *_: None)
+
+    assert len({id(lm) for lm in watched.seen}) == len(cells) > 1
+    assert len({id(lm.model) for lm in watched.seen}) == 1
 
 
 # What is refused before anything is computed
