@@ -91,7 +91,7 @@ class Counterfactual(Explainer):
     def rows(self, lm: LanguageModel, dataset: Dataset, items: Sequence[Item], seed: int) -> Iterator[Row]:
         """Predict, edit and predict again; the seed chooses each item's target label."""
         part = "text" if dataset.task == "classification" else self.edit
-        judge = labels.judge(lm, dataset)
+        judge = labels.Judge(lm, dataset)
         before = judge.logprobs(lm, [item.text for item in items])
         predicted = [dataset.labels[int(i)] for i in before.argmax(axis=1)]
         targets = [

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from quantxai.errors import DataError
 from quantxai.lm import LanguageModel
 from quantxai.records import Item, digest
 
-__all__ = ["Judge", "fingerprint", "judge", "label_logprobs"]
+__all__ = ["Judge", "fingerprint"]
 
 
 class _Wording(NamedTuple):
@@ -51,13 +50,10 @@ _WORDINGS = {
 
 
 class Judge:
-    """Scores the labels of texts with one model; remembers what it has scored.
-
-    The prior is computed once, and a text that occurs again (originals, judged for every variant) is
-    not run again.
+    """Scores the labels of texts; the prior is computed once.
 
     Args:
-        lm: the model.
+        lm: the model that computes the prior; the one that is to judge.
         dataset: gives task, labels and demonstrations.
     """
 
@@ -66,21 +62,28 @@ class Judge:
             raise DataError(f"{dataset.name}: labels cannot be scored on a data set for {dataset.task}")
         self._wording = _WORDINGS[dataset.task]
         self._labels = dataset.labels
-        self._known: dict[str, NDArray[np.float64]] = {}
         shown, held_out = _split(dataset, self._wording.shots)
         self._prefix = "".join(f"{self._query(d.text)}{self._answer(d.label)}\n\n" for d in shown)
         self._prior = self._choices(lm, [d.text for d in held_out]).mean(axis=0)
 
     def logprobs(self, lm: LanguageModel, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Return calibrated label log-probabilities [texts, labels] in nats; every row's exp sums to 1."""
-        unknown = [t for t in dict.fromkeys(texts) if t not in self._known]
-        if unknown:
-            scores = self._choices(lm, unknown) - self._prior
-            scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
-            self._known.update(zip(unknown, scores, strict=True))
+        """Return calibrated label log-probabilities of texts.
+
+        Args:
+            lm: the judging model.
+            texts: texts as in Item.text (for inference pairs see quantxai.datasets.inference_text); one
+                that occurs twice is run once.
+
+        Returns:
+            Natural log-probabilities [texts, labels], labels in the data set's order; a row's exp sums to 1.
+        """
         if not texts:
             return np.empty((0, len(self._labels)))
-        return np.stack([self._known[t] for t in texts])
+        distinct = list(dict.fromkeys(texts))
+        scores = self._choices(lm, distinct) - self._prior
+        scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
+        place = {text: i for i, text in enumerate(distinct)}
+        return np.asarray(scores[[place[t] for t in texts]])
 
     def _choices(self, lm: LanguageModel, texts: Sequence[str]) -> NDArray[np.float64]:
         # The item comes last: what precedes it is one prefix, which the engine computes once.
@@ -96,32 +99,6 @@ class Judge:
 
     def _answer(self, label: str | None) -> str:
         return " " + self._wording.answers.get(str(label), str(label))
-
-
-_JUDGES: WeakKeyDictionary[LanguageModel, dict[str, Judge]] = WeakKeyDictionary()
-
-
-def judge(lm: LanguageModel, dataset: Dataset) -> Judge:
-    """Return the model's judge for this data set's labels and demonstrations, made at the first call."""
-    key = digest([dataset.task, dataset.labels, [d.model_dump(mode="json") for d in dataset.demonstrations]])
-    judges = _JUDGES.setdefault(lm, {})
-    if key not in judges:
-        judges[key] = Judge(lm, dataset)
-    return judges[key]
-
-
-def label_logprobs(lm: LanguageModel, dataset: Dataset, texts: Sequence[str]) -> NDArray[np.float64]:
-    """Return calibrated label log-probabilities of texts.
-
-    Args:
-        lm: the model that judges.
-        dataset: gives task, labels and demonstrations.
-        texts: texts as in Item.text (for inference pairs see quantxai.datasets.inference_text).
-
-    Returns:
-        Natural log-probabilities [texts, labels], labels in the data set's order; a row's exp sums to 1.
-    """
-    return judge(lm, dataset).logprobs(lm, texts)
 
 
 def fingerprint() -> str:

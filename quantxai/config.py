@@ -120,7 +120,7 @@ class SweepConfig(Record):
     """A whole sweep."""
 
     seed: int = Field(0, ge=0, description="Seed of everything random but calibration.")
-    batch_tokens: int = Field(4096, ge=64, description="Tokens a batch may hold, the same for every variant.")
+    batch_tokens: int = Field(8192, ge=64, description="Tokens a batch may hold, the same for every variant.")
     workers: int | None = Field(
         None, ge=1, description="Variants run at the same time; two on a CPU, one on a GPU where left out."
     )
@@ -172,9 +172,9 @@ DEFAULT_VARIANTS: tuple[dict[str, Any], ...] = (
     {"quantizer": "rtn", "bits": 4, "group_size": 64},
 )
 DEFAULT_EXPLAINERS: tuple[dict[str, Any], ...] = (
-    {"explainer": "counterfactual", "dataset": "news", "n": 30},
-    {"explainer": "counterfactual", "dataset": "inference", "n": 30},
-    {"explainer": "memorization", "dataset": "relations", "n": 360},
+    {"explainer": "counterfactual", "dataset": "news", "n": 24},
+    {"explainer": "counterfactual", "dataset": "inference", "n": 24},
+    {"explainer": "memorization", "dataset": "relations", "n": 216},
 )
 
 

@@ -23,7 +23,7 @@ from quantxai.records import Record
 from quantxai.store import Store
 from quantxai.variants import Variant
 
-__all__ = ["Estimate", "estimate", "parameters"]
+__all__ = ["Estimate", "estimate", "parameters", "tokens_per_item"]
 
 # Measured with a 135M model on two cores, against numpy's float32 matrix products: reading a prompt
 # reaches 0.6 of their rate (bfloat16 instructions: 2.2 times that), generating a third of the prompt's.
@@ -141,7 +141,7 @@ def _seconds(
         else:
             quantized = cell.variant.quantizer.weight_bits is not None
             slower = KERNEL_COST if quantized and cell.variant.execution == "kernel" else 1
-            explaining += len(cell.items) * _tokens_per_item(cell.entry) * per_token * slower
+            explaining += len(cell.items) * tokens_per_item(cell.entry) * per_token * slower
     scoring = sum(
         cell.entry.items * _item_tokens(cell.entry) * per_token
         for cell in plan.scores
@@ -165,8 +165,8 @@ def _item_tokens(entry: Entry) -> float:
     return characters / max(1, entry.items) / CHARACTERS_PER_TOKEN
 
 
-def _tokens_per_item(entry: Entry) -> float:
-    """Tokens one item costs, a generated one counted as GENERATION_COST tokens of a prompt."""
+def tokens_per_item(entry: Entry) -> float:
+    """Return the tokens one item costs, a generated one counted as GENERATION_COST tokens of a prompt."""
     prompt = PROMPT_TOKENS + _item_tokens(entry)
     tokens = 0.0
     if "generate" in entry.explainer.needs:

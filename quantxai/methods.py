@@ -9,9 +9,9 @@ methods, so that options can be validated on a machine without them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from quantxai.records import Item, Metric, Record, Row, digest
 if TYPE_CHECKING:
     from quantxai.datasets import Dataset, Task
     from quantxai.lm import Architecture, LanguageModel
+
+Known = TypeVar("Known")
 
 __all__ = [
     "Explainer",
@@ -183,9 +185,23 @@ class Score(NamedTuple):
 class ScoringContext(ABC):
     """The models a scorer may ask for; each is loaded once, at the first call."""
 
+    def __init__(self) -> None:
+        self._known: dict[str, Any] = {}
+
+    def remember(self, key: str, compute: Callable[[], Known]) -> Known:
+        """Return what `compute` returned at the first call with this key.
+
+        For what several cells need. It may depend on nothing but the key and models asked for inside
+        `compute`, so that a cell's scores do not depend on which cells were scored before it.
+        """
+        if key not in self._known:
+            self._known[key] = compute()
+        found: Known = self._known[key]
+        return found
+
     @abstractmethod
     def parent(self) -> LanguageModel:
-        """The unquantized parent."""
+        """The unquantized parent, behind an engine that remembers nothing of earlier calls."""
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:

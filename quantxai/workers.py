@@ -96,7 +96,6 @@ class RunVariant(Job):
                 # last bit of later ones, and a resumed run must not differ from an undisturbed one.
                 self._compute(cell, lm.anew(), store, send)
         store.write_receipt(self.variant.name, receipt)
-        store.clear_failure(self.variant.name)
 
     def _compute(self, cell: RowCell, lm: Any, store: Store, send: Send) -> None:
         explainer = cell.entry.explainer
@@ -159,6 +158,7 @@ class LoadedModels(ScoringContext):
     """The scoring context of one process."""
 
     def __init__(self, variant: Variant, parent: Path, batch_tokens: int) -> None:
+        super().__init__()
         self._variant, self._path, self._batch_tokens = variant, parent, batch_tokens
         self._lm: Any = None
         self._encoder: Any = None

@@ -102,6 +102,7 @@ class FakeContext(ScoringContext):
     """A scoring context around any parent; a sentence's embedding counts its letters."""
 
     def __init__(self, parent: LanguageModel | None = None) -> None:
+        super().__init__()
         self.lm = parent or FakeLanguageModel()
 
     def parent(self) -> LanguageModel:

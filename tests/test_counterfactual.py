@@ -9,6 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from fakes import FakeLanguageModel, query
+from numpy.typing import NDArray
 
 from explainers import labels, prompts
 from explainers.counterfactual import (
@@ -60,6 +61,10 @@ def edits_to(text: str) -> Any:
     return lambda prompt: f"{text}</edit>\n\nText about world: more"
 
 
+def label_logprobs(lm: FakeLanguageModel, dataset: Dataset, texts: list[str]) -> NDArray[np.float64]:
+    return labels.Judge(lm, dataset).logprobs(lm, texts)
+
+
 # -- label scoring -------------------------------------------------------------------------------
 
 
@@ -74,7 +79,7 @@ def test_scores_are_calibrated_on_the_demonstrations_that_are_not_shown() -> Non
         return bias[choice] + lift
 
     lm = FakeLanguageModel(choose=choose)
-    scores = labels.label_logprobs(lm, tiny(), ["A shares today."])
+    scores = label_logprobs(lm, tiny(), ["A shares today."])
     raw = np.array([-1.0 + 1.0, -2.0 + 1.8, -4.0 + 2.0 + 4.0, -7.0 + 7.0])
     expected = raw - math.log(sum(math.exp(v) for v in raw))
     np.testing.assert_allclose(scores, [expected], atol=1e-12)
@@ -83,7 +88,7 @@ def test_scores_are_calibrated_on_the_demonstrations_that_are_not_shown() -> Non
 
 def test_the_prompt_shows_one_demonstration_of_each_topic_and_ends_with_the_item() -> None:
     lm = FakeLanguageModel()
-    labels.label_logprobs(lm, tiny(), ["First text.", "Second text."])
+    label_logprobs(lm, tiny(), ["First text.", "Second text."])
     asked = lm.asked("choices")
     shown = "".join(f"News: {word} demo 0\nTopic: {label}\n\n" for label, word in TOPICS.items())
     assert asked[-2:] == [f"{shown}News: First text.\nTopic:", f"{shown}News: Second text.\nTopic:"]
@@ -93,7 +98,7 @@ def test_the_prompt_shows_one_demonstration_of_each_topic_and_ends_with_the_item
 def test_inference_pairs_are_asked_with_answer_words() -> None:
     dataset = load_dataset("inference")
     lm = FakeLanguageModel()
-    scores = labels.label_logprobs(lm, dataset, [inference_text("It rains.", "It is wet.")])
+    scores = label_logprobs(lm, dataset, [inference_text("It rains.", "It is wet.")])
     assert scores.shape == (1, 3)
     assert query(lm.asked("choices")[-1]) == '"It rains." Does this mean that "It is wet."?'
     assert lm.asked("choices")[-1].count("? Yes\n") == 2
@@ -103,29 +108,27 @@ def test_inference_pairs_are_asked_with_answer_words() -> None:
 
 def test_braces_in_texts_are_only_text() -> None:
     lm = FakeLanguageModel()
-    labels.label_logprobs(lm, tiny(), ["A {text} {0} {premise}"])
+    label_logprobs(lm, tiny(), ["A {text} {0} {premise}"])
     assert query(lm.asked("choices")[-1]) == "News: A {text} {0} {premise}\nTopic:"
-    labels.label_logprobs(lm, load_dataset("inference"), [inference_text("{hypothesis}", "{x}")])
+    label_logprobs(lm, load_dataset("inference"), [inference_text("{hypothesis}", "{x}")])
     assert query(lm.asked("choices")[-1]) == '"{hypothesis}" Does this mean that "{x}"?'
 
 
-def test_a_model_is_asked_about_a_text_once() -> None:
+def test_a_text_that_occurs_twice_is_run_once() -> None:
     lm = FakeLanguageModel()
-    first = labels.label_logprobs(lm, tiny(), ["A", "B", "A"])
-    asked = len(lm.asked("choices"))
-    assert asked == 4 + 2
-    again = labels.label_logprobs(lm, tiny(items=()), ["B", "A"])
-    np.testing.assert_array_equal(again, first[[1, 0]])
-    assert len(lm.asked("choices")) == asked
-    labels.label_logprobs(FakeLanguageModel(), tiny(), ["A"])
-    assert len(lm.asked("choices")) == asked, "another model's judge is its own"
-    assert labels.label_logprobs(lm, tiny(), []).shape == (0, 4)
+    judge = labels.Judge(lm, tiny())
+    first = judge.logprobs(lm, ["A", "B", "A"])
+    assert len(lm.asked("choices")) == 4 + 2
+    np.testing.assert_array_equal(judge.logprobs(lm, ["B", "A"]), first[[1, 2]])
+    np.testing.assert_array_equal(first[0], first[2])
+    assert len(lm.asked("choices")) == 4 + 2 + 2, "the prior is computed once"
+    assert judge.logprobs(lm, []).shape == (0, 4)
 
 
 def test_scores_do_not_depend_on_the_other_texts() -> None:
     texts = [item.text for item in load_dataset("news").items[:20]]
-    together = labels.label_logprobs(FakeLanguageModel(), load_dataset("news"), texts)
-    alone = [labels.label_logprobs(FakeLanguageModel(), load_dataset("news"), [t])[0] for t in texts]
+    together = label_logprobs(FakeLanguageModel(), load_dataset("news"), texts)
+    alone = [label_logprobs(FakeLanguageModel(), load_dataset("news"), [t])[0] for t in texts]
     np.testing.assert_array_equal(together, alone)
     np.testing.assert_allclose(np.exp(together).sum(axis=1), 1)
 
@@ -133,11 +136,11 @@ def test_scores_do_not_depend_on_the_other_texts() -> None:
 def test_what_cannot_be_scored_is_refused() -> None:
     one_each = tuple(d for d in tiny().demonstrations if d.id.startswith("d0"))
     with pytest.raises(DataError, match="label 'world' has 1 demonstrations"):
-        labels.label_logprobs(FakeLanguageModel(), tiny(demonstrations=one_each), ["x"])
+        label_logprobs(FakeLanguageModel(), tiny(demonstrations=one_each), ["x"])
     with pytest.raises(DataError, match="cannot be scored"):
-        labels.label_logprobs(FakeLanguageModel(), load_dataset("relations"), ["x"])
+        label_logprobs(FakeLanguageModel(), load_dataset("relations"), ["x"])
     with pytest.raises(DataError, match="not an inference item's text"):
-        labels.label_logprobs(FakeLanguageModel(), load_dataset("inference"), ["no pair"])
+        label_logprobs(FakeLanguageModel(), load_dataset("inference"), ["no pair"])
 
 
 # -- rows ----------------------------------------------------------------------------------------

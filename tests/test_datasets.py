@@ -45,7 +45,7 @@ def write(path: Path, text: str) -> Path:
     [
         ("news", "classification", 160, 16),
         ("inference", "inference", 180, 24),
-        ("relations", "recall", 504, 54),
+        ("relations", "recall", 756, 81),
     ],
 )
 def test_built_in_sets_have_their_sizes(name: str, task: str, items: int, demonstrations: int) -> None:
@@ -78,7 +78,7 @@ def test_inference_items_group_by_premise_and_hold_their_parts() -> None:
 
 def test_relations_hold_subject_object_and_template() -> None:
     dataset = load_dataset("relations")
-    assert len({item.group for item in dataset.items}) == 18
+    assert len({item.group for item in dataset.items}) == 27
     capital = next(i for i in dataset.items if i.group == "country capital city" and i.text == "France")
     assert capital.label == "Paris"
     assert capital.fields == {
@@ -120,7 +120,7 @@ def test_calibration_mixes_all_built_in_sets_in_a_seeded_order() -> None:
     assert sorted(texts) == sorted(calibration_texts(1))
     pairs = [t for t in texts if re.fullmatch(r"Premise: .+\nHypothesis: .+\nLabel: \w+\nExplanation: .+", t)]
     facts = [t for t in texts if "\n" not in t and len(words(t)) < 20]
-    assert (len(texts), len(pairs), len(facts)) == (312, 120, 72)
+    assert (len(texts), len(pairs), len(facts)) == (348, 120, 108)
 
 
 def test_calibration_shares_nothing_with_what_is_evaluated() -> None:
@@ -172,7 +172,7 @@ def test_take_is_stratified_nested_and_deterministic(name: str) -> None:
         assert len(ids) == n
         assert ids == [item.id for item in dataset.items if item.id in set(ids)], "not in the file's order"
         counts = Counter(i.group if dataset.task == "recall" else i.label for i in sample.items)
-        strata = 18 if name == "relations" else len(dataset.labels)
+        strata = 27 if name == "relations" else len(dataset.labels)
         assert max(counts.values()) - min([*counts.values(), *[0] * (strata - len(counts))]) <= 1
         assert smaller <= set(ids), "a larger sample keeps a smaller one"
         smaller = set(ids)

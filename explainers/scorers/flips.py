@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from explainers import labels
 from explainers.counterfactual import CounterfactualRow, judged_text
@@ -68,14 +68,13 @@ class Flips(Scorer):
     def scores(self, rows: Sequence[Row], dataset: Dataset, context: ScoringContext) -> Iterator[Score]:
         """See Scorer.scores."""
         edits = rows_of(rows, CounterfactualRow)
-        done = [row for row in edits if row.edited is not None]
-        judged = iter(_parent_labels(done, dataset, context) if done else [])
+        by_parent = _parent_labels(edits, dataset, context)
         for row in edits:
             values = {metric.name: 0.0 for metric in self.metrics}
             if row.edited is None:
                 values["failure"] = 1.0
             else:
-                own, (before, after) = _best(row.labels, row.edited_scores or ()), next(judged)
+                own, (before, after) = _best(row.labels, row.edited_scores or ()), by_parent[row.item]
                 values["own_soft_flip"] = float(own != row.predicted)
                 values["own_hard_flip"] = float(own == row.target)
                 values["parent_soft_flip"] = float(after != before)
@@ -85,14 +84,26 @@ class Flips(Scorer):
 
 
 def _parent_labels(
-    rows: Sequence[CounterfactualRow], dataset: Dataset, context: ScoringContext
-) -> list[tuple[str, str]]:
-    """The parent's labels of text and edit."""
-    texts = [judged_text(r.part, r.context, r.original) for r in rows]
-    texts += [judged_text(r.part, r.context, str(r.edited)) for r in rows]
-    found = labels.label_logprobs(context.parent(), dataset, texts).argmax(axis=1)
-    names = [dataset.labels[int(i)] for i in found]
-    return list(zip(names[: len(rows)], names[len(rows) :], strict=True))
+    edits: Sequence[CounterfactualRow], dataset: Dataset, context: ScoringContext
+) -> dict[str, tuple[str, str]]:
+    """The parent's labels of text and edit, by item, of the items that have an edit."""
+    done = [row for row in edits if row.edited is not None]
+    if not done:
+        return {}
+    originals = [judged_text(row.part, row.context, row.original) for row in edits]
+
+    def judged() -> tuple[labels.Judge, NDArray[np.float64]]:
+        judge = labels.Judge(context.parent(), dataset)
+        return judge, judge.logprobs(context.parent(), originals)
+
+    # Every variant edits the same texts: what the parent thinks of them is found once.
+    judge, scores = context.remember(digest([dataset.model_dump(mode="json"), originals]), judged)
+    before = {row.item: _best(dataset.labels, of) for row, of in zip(edits, scores, strict=True)}
+    texts = [judged_text(row.part, row.context, str(row.edited)) for row in done]
+    after = judge.logprobs(context.parent(), texts)
+    return {
+        row.item: (before[row.item], _best(dataset.labels, of)) for row, of in zip(done, after, strict=True)
+    }
 
 
 def _best(names: Sequence[str], scores: ArrayLike) -> str:
