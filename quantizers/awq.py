@@ -6,7 +6,7 @@ are searched so that the layer's output changes least, then a clipping bound per
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -28,6 +28,7 @@ class AWQ(Quantizer):
     packages: ClassVar[tuple[str, ...]] = ("gptqmodel", "optimum")
     calibrated: ClassVar[bool] = True
     writes_checkpoint: ClassVar[bool] = True
+    rescales: ClassVar[bool] = True
 
     bits: Literal[4, 8] = Field(4, description="Bits per weight; 4 is what GPU kernels and other tools read.")
     group_size: int = Field(
@@ -68,7 +69,14 @@ class AWQ(Quantizer):
         """See Quantizer.check."""
         check_group_size(self.group_size, architecture)
 
-    def quantize(self, parent: Path, calibration: Sequence[Sequence[int]], out: Path, device: str) -> None:
+    def quantize(
+        self,
+        parent: Path,
+        calibration: Sequence[Sequence[int]],
+        out: Path,
+        device: str,
+        observe: Callable[[Any], None],
+    ) -> None:
         """See Quantizer.quantize. Searched in float32 on a CPU and packed in float16."""
         from quantizers.gptqmodel_support import import_gptqmodel, logs_discarded
 
@@ -93,6 +101,7 @@ class AWQ(Quantizer):
         backend = gptqmodel.BACKEND.AWQ_TORCH if on_cpu else gptqmodel.BACKEND.AUTO
         with logs_discarded(), fast_float32_search():
             model.quantize(examples, batch_size=8, backend=backend)
+        observe(model.model)
         model.save(str(out))
 
     def load(self, source: Path, dtype: str, device: str) -> Any:

@@ -50,6 +50,10 @@ class BitsAndBytes(Quantizer):
             return None  # one scale a row: depends on the layers' widths, and is below 0.1 bit
         return 4 + (8 / 64 + 32 / (64 * 256) if self.double_quantization else 32 / 64)
 
+    def layer_bits(self, width: int) -> float | None:
+        """See Quantizer.layer_bits. int8 has one float32 scale a row."""
+        return 8 + 32 / width if self.format == "int8" else self.bits_per_weight
+
     @property
     def has_twin(self) -> bool:
         """int8 also rounds activations, which no dense matrix reproduces."""

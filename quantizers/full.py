@@ -39,6 +39,10 @@ class Full(Quantizer):
         """Its weights are dense already."""
         return False
 
+    def compute_dtype(self, sweep: str) -> str:
+        """See Quantizer.compute_dtype."""
+        return sweep if self.dtype == "auto" else self.dtype
+
     def load(self, source: Path, dtype: str, device: str) -> Any:
         """See Quantizer.load."""
-        return load_dense(source, dtype if self.dtype == "auto" else self.dtype, device)
+        return load_dense(source, dtype, device)

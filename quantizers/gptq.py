@@ -6,7 +6,7 @@ Transformers", arXiv 2210.17323.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -56,7 +56,14 @@ class GPTQ(Quantizer):
         """See Quantizer.check."""
         check_group_size(self.group_size, architecture)
 
-    def quantize(self, parent: Path, calibration: Sequence[Sequence[int]], out: Path, device: str) -> None:
+    def quantize(
+        self,
+        parent: Path,
+        calibration: Sequence[Sequence[int]],
+        out: Path,
+        device: str,
+        observe: Callable[[Any], None],
+    ) -> None:
         """See Quantizer.quantize. Solved in float32 on a CPU."""
         from quantizers.gptqmodel_support import import_gptqmodel, logs_discarded
 
@@ -78,6 +85,12 @@ class GPTQ(Quantizer):
         with logs_discarded():
             model.quantize(examples, batch_size=8)
         model.save(str(out))
+        # The live model keeps the zero points as they are stored, one too low, and its kernel takes them as
+        # they are: as it stands it computes nonsense. Loading adds the one, and so must whoever observes it.
+        from gptqmodel.nn_modules.qlinear.torch import TorchLinear
+        from gptqmodel.utils.model import convert_gptq_v1_to_v2_format
+
+        observe(convert_gptq_v1_to_v2_format(model.model, settings, TorchLinear))
 
     def load(self, source: Path, dtype: str, device: str) -> Any:
         """See Quantizer.load. The kernel is pinned: `auto` picks kernels whose gradients are wrong."""

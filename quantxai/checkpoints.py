@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from quantxai.errors import ModelError
 
-__all__ = ["effective_weight", "load_dense", "load_tokenizer", "quantized_layers", "write_twin"]
+__all__ = [
+    "dense_copy",
+    "disturbed",
+    "effective_weight",
+    "exact_half_products",
+    "load_dense",
+    "load_tokenizer",
+    "quantized_layers",
+    "write_twin",
+]
 
 
 def load_dense(source: Path, dtype: str, device: str) -> Any:
@@ -82,14 +93,14 @@ def effective_weight(module: Any, dtype: Any) -> Any:
     import torch
 
     device = next((t.device for t in [*module.parameters(), *module.buffers()]), torch.device("cpu"))
-    with torch.inference_mode(), _exact_half_products():
+    with torch.inference_mode(), exact_half_products():
         columns = module(torch.eye(module.in_features, dtype=dtype, device=device))
         if getattr(module, "bias", None) is not None:
             columns = columns - module.bias
     return columns.T.clone()
 
 
-def _exact_half_products() -> Any:
+def exact_half_products() -> Any:
     """Return a context in which 16-bit matrix products on a CPU are computed in float32 and rounded.
 
     Each element of a product with the identity is one number plus zeros, so nothing changes but the
@@ -117,15 +128,22 @@ def _on_cpu(value: Any, dtypes: tuple[Any, ...]) -> bool:
 
 
 def write_twin(model: Any, out: Path, dtype: str) -> None:
-    """Write a weight-only quantized model as a dense checkpoint of the same function.
+    """Write the dense model of the same function as a checkpoint; see dense_copy."""
+    dense_copy(model, dtype).save_pretrained(out)
+
+
+def dense_copy(model: Any, dtype: str) -> Any:
+    """Return a dense model that computes what a weight-only quantized one does.
 
     Everything but the quantized layers is taken from the quantized model, not from the parent: AWQ
     moves scales into norms and into preceding layers.
 
     Args:
         model: the loaded quantized model.
-        out: directory to write to.
-        dtype: type of the stored matrices.
+        dtype: type of the matrices.
+
+    Raises:
+        ModelError: the architecture's dense form does not have the same parameters.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -155,4 +173,29 @@ def write_twin(model: Any, out: Path, dtype: str) -> None:
             'run this variant with execution = "kernel"'
         )
     dense.generation_config = model.generation_config
-    dense.save_pretrained(out)
+    # What is computed and not stored, such as rotary frequencies, is still on the meta device.
+    for name, buffer in model.named_buffers():
+        owner, _, leaf = name.rpartition(".")
+        if owner not in layers and dense.get_submodule(owner)._buffers.get(leaf) is not None:
+            dense.get_submodule(owner)._buffers[leaf] = buffer.detach().clone()
+    return dense.eval()
+
+
+def disturbed(parent: Path, errors: Mapping[str, float], seed: int) -> Any:
+    """Return the parent in float32 with Gaussian noise on some of its layers.
+
+    Args:
+        parent: directory of the parent checkpoint.
+        errors: Frobenius norm of the noise, by layer name; each layer's noise has exactly this norm.
+        seed: of the noise, together with the layer's name.
+    """
+    import torch
+
+    model = load_dense(parent, "float32", "cpu")
+    with torch.inference_mode():
+        for name, norm in errors.items():
+            weight = model.get_submodule(name).weight
+            number = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8])
+            noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(number))
+            weight += noise * (norm / noise.norm())
+    return model

@@ -10,7 +10,7 @@ measurements ─▶ pairs ─▶ batches of pairs that share their groups ─▶
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,7 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
     margins: Mapping[str, float] | None = None,
+    controls: Collection[str] = (),
 ) -> list[Finding]:
     """Compare every variant with the parent on every metric of every data set.
 
@@ -102,6 +103,7 @@ def compare(
         resamples: bootstrap resamples, and least number of sign patterns.
         seed: together with the names of the groups it decides every random number.
         margins: largest change called equivalent, by "scorer.metric" or "metric"; overrides the metric's.
+        controls: variants that are null controls: Holm adjusts over them apart from the others.
 
     Returns:
         Sorted by explainer, data set, metric in the order of `metrics`, and variant.
@@ -117,11 +119,17 @@ def compare(
     for batch in _batches(pairs):
         chosen = [pairs[index] for index in batch]
         _judge(chosen, [results[index] for index in batch], alpha, resamples, patterns, seed)
-    for index, adjusted in zip(tested, statistics.holm([results[i].p for i in tested]), strict=True):
-        results[index].p_adjusted = adjusted
+    sizes = [0 for _ in pairs]
+    for family in (
+        [i for i in tested if pairs[i].variant not in controls],
+        [i for i in tested if pairs[i].variant in controls],
+    ):
+        adjusted = statistics.holm([results[i].p for i in family])
+        for index, p in zip(family, adjusted, strict=True):
+            results[index].p_adjusted, sizes[index] = p, len(family)
     return [
-        _finding(pair, result, parent, alpha, len(tested))
-        for pair, result in zip(pairs, results, strict=True)
+        _finding(pair, result, parent, alpha, size)
+        for pair, result, size in zip(pairs, results, sizes, strict=True)
     ]
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from quantxai import registry
 from quantxai.errors import ConfigError, InputError, nearest
-from quantxai.methods import Explainer, Method, Quantizer, Scorer
+from quantxai.methods import Explainer, MatchedControl, Method, Quantizer, Scorer
 from quantxai.records import Record, digest
 from quantxai.validation import entry_name, validate
 
@@ -61,7 +61,12 @@ class VariantConfig(Record):
         description="dequantized: the quantized weights as dense matrices; kernel: as the library runs them; "
         "auto: dequantized on a CPU where the method is weight-only, else kernel.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the calibration sample.")
+    seed: int = Field(0, ge=0, description="Seed of the calibration sample, and of a noise control's noise.")
+    seeds: tuple[int, ...] | None = Field(
+        None,
+        description="Several seeds in place of one, [0, 1, 2]: a variant each, the first as it is, the others as "
+        "its controls under NAME-seed-N.",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="The quantizer's own options.")
 
     def method(self) -> Quantizer:
@@ -120,12 +125,15 @@ class SweepConfig(Record):
     """A whole sweep."""
 
     seed: int = Field(0, ge=0, description="Seed of everything random but calibration.")
-    batch_tokens: int = Field(8192, ge=64, description="Tokens a batch may hold, the same for every variant.")
+    batch_tokens: int = Field(4096, ge=64, description="Tokens a batch may hold, the same for every variant.")
     workers: int | None = Field(
         None, ge=1, description="Variants run at the same time; two on a CPU, one on a GPU where left out."
     )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of each worker; the cores shared evenly where left out."
+    )
+    run_broken: bool = Field(
+        False, description="Explain variants that fail the sanity gate, too (they are marked either way)."
     )
     model: ModelConfig = ModelConfig()
     calibration: Calibration = Calibration()
@@ -172,8 +180,8 @@ DEFAULT_VARIANTS: tuple[dict[str, Any], ...] = (
     {"quantizer": "rtn", "bits": 4, "group_size": 64},
 )
 DEFAULT_EXPLAINERS: tuple[dict[str, Any], ...] = (
-    {"explainer": "counterfactual", "dataset": "news", "n": 24},
-    {"explainer": "counterfactual", "dataset": "inference", "n": 24},
+    {"explainer": "counterfactual", "dataset": "news", "n": 20},
+    {"explainer": "counterfactual", "dataset": "inference", "n": 21},
     {"explainer": "memorization", "dataset": "relations", "n": 216},
 )
 
@@ -221,7 +229,28 @@ def parse_config(table: Mapping[str, Any], source: str = "configuration") -> Swe
             _entry(entry, record, kind, f"{source}: {entry_name(key, i)}")
             for i, entry in enumerate(table[key])
         ]
+    table["variants"] = [one for entry in table["variants"] for one in _replicates(entry, source)]
     return validate(SweepConfig, table, source)
+
+
+def _replicates(entry: dict[str, Any], source: str) -> list[dict[str, Any]]:
+    """One entry for each of its seeds."""
+    seeds = entry.pop("seeds", None)
+    if seeds is None:
+        return [entry]
+    where = f"{source}: variants '{entry['name']}'"
+    found = isinstance(seeds, list | tuple) and all(type(s) is int and s >= 0 for s in seeds)
+    if not (found and seeds and len(set(seeds)) == len(seeds)) or "seed" in entry:
+        raise ConfigError(
+            f"{where}: seeds must be a list of different whole numbers from 0, such as [0, 1, 2], in place of seed"
+        )
+    method = registry.method("quantizer", entry["quantizer"])
+    if not (method.calibrated or issubclass(method, MatchedControl)):
+        raise ConfigError(
+            f"{where}: '{entry['quantizer']}' has nothing random that a seed could change; leave seeds out"
+        )
+    names = [entry["name"], *(f"{entry['name']}-seed-{seed}" for seed in seeds[1:])]
+    return [{**entry, "name": name, "seed": seed} for name, seed in zip(names, seeds, strict=True)]
 
 
 def _tables(value: Any, source: str, key: str) -> list[Any]:

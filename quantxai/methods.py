@@ -9,12 +9,13 @@ methods, so that options can be validated on a machine without them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from quantxai.errors import ModelError
 from quantxai.records import Item, Metric, Record, Row, digest
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 Known = TypeVar("Known")
 
 __all__ = [
+    "Control",
     "Explainer",
     "Grid",
+    "MatchedControl",
     "Method",
     "Quantizer",
     "Score",
@@ -90,6 +93,10 @@ class Quantizer(Method):
         bits, group_size, symmetric = self.grid
         return bits + (16 + (0 if symmetric else bits)) / group_size
 
+    def layer_bits(self, width: int) -> float | None:
+        """Return `bits_per_weight` of a layer with `width` inputs; the same for all layers."""
+        return self.bits_per_weight
+
     @property
     def grid(self) -> Grid | None:
         """The uniform grid, for methods that have one."""
@@ -105,6 +112,10 @@ class Quantizer(Method):
         """Whether dense weights reproduce the variant (weight-only methods), so it can run dequantized."""
         return True
 
+    def compute_dtype(self, sweep: str) -> str:
+        """Return the float type it computes in, where the sweep computes in `sweep`: the same."""
+        return sweep
+
     def calibration_sequences(self, sequences: int, length: int) -> int:
         """Return how many of the calibration sequences of `length` tokens the method reads: all."""
         return sequences
@@ -112,7 +123,18 @@ class Quantizer(Method):
     def check(self, architecture: Architecture) -> None:
         """Raise ModelError where the method cannot quantize this architecture."""
 
-    def quantize(self, parent: Path, calibration: Sequence[Sequence[int]], out: Path, device: str) -> None:
+    rescales: ClassVar[bool] = False
+    """Whether scales are moved from a layer's columns into what precedes it (AWQ), so that its matrix and
+    the parent's differ by more than rounding."""
+
+    def quantize(
+        self,
+        parent: Path,
+        calibration: Sequence[Sequence[int]],
+        out: Path,
+        device: str,
+        observe: Callable[[Any], None],
+    ) -> None:
         """Write the quantized checkpoint of `parent` to the empty directory `out`.
 
         Args:
@@ -120,6 +142,8 @@ class Quantizer(Method):
             calibration: token id sequences of equal length.
             out: where to write.
             device: torch device.
+            observe: to be called with the quantized transformers model, as it is in memory: what is loaded
+                from `out` is then checked to give the same logits.
         """
         raise TypeError(f"{self.method} quantizes when it loads and writes no checkpoint")
 
@@ -134,6 +158,33 @@ class Quantizer(Method):
 
         Returns:
             A transformers causal language model in evaluation mode.
+        """
+
+
+class Control(Quantizer):
+    """A null control: a variant that is not quantized, run beside those that are.
+
+    What a control changes is no effect of quantization. Its findings are told apart from the others'
+    and are no part of their family of tests.
+    """
+
+
+class MatchedControl(Control):
+    """A control that disturbs the parent as much as another variant does."""
+
+    writes_checkpoint: ClassVar[bool] = True
+
+    of: str = Field(description="Name of the variant whose weight error it is as large as, layer by layer.")
+
+    @abstractmethod
+    def disturb(self, parent: Path, errors: Mapping[str, float], out: Path, seed: int) -> None:
+        """Write a dense checkpoint of the disturbed parent to the empty directory `out`.
+
+        Args:
+            parent: directory of the parent checkpoint.
+            errors: Frobenius norm of the other variant's weight error, by layer name.
+            out: where to write.
+            seed: of everything random.
         """
 
 

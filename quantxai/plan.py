@@ -16,7 +16,7 @@ from quantxai.config import ExplainerConfig, ScorerConfig, SweepConfig
 from quantxai.datasets import Dataset, dataset_tasks, load_dataset, take
 from quantxai.errors import ConfigError, RunError
 from quantxai.manifest import CellKey, Manifest
-from quantxai.methods import Explainer, Scorer
+from quantxai.methods import Control, Explainer, Scorer
 from quantxai.models import ModelSource, resolve
 from quantxai.records import Item, digest
 from quantxai.store import Store
@@ -132,7 +132,7 @@ class Plan:
             batch_tokens=self.config.batch_tokens,
             versions=machine.versions(),
             host=machine.host(),
-            variants=[_describe_variant(v) for v in self.variants],
+            variants=[_describe_variant(v, self.variants) for v in self.variants],
             explainers=[_describe_entry(e) for e in self.entries],
             scorers=[_describe_scorer(s) for s in self.config.scorers],
             analysis={**self.config.analysis.model_dump(), "seed": self.config.seed},
@@ -257,7 +257,8 @@ def _score_cell(
     return ScoreCell(key, scorer, entry, keys)
 
 
-def _describe_variant(variant: Variant) -> dict[str, Any]:
+def _describe_variant(variant: Variant, variants: Sequence[Variant]) -> dict[str, Any]:
+    beside = _beside(variant, variants)
     return {
         "name": variant.name,
         "method": variant.quantizer.method,
@@ -266,7 +267,19 @@ def _describe_variant(variant: Variant) -> dict[str, Any]:
         "execution": variant.execution,
         "dtype": variant.dtype,
         "seed": variant.config.seed,
+        "control": isinstance(variant.quantizer, Control) or beside is not None,
+        "beside": beside,
     }
+
+
+def _beside(variant: Variant, variants: Sequence[Variant]) -> str | None:
+    """The variant this one is a control of: the one it is matched to, or its first calibration seed."""
+    if variant.of is not None:
+        return variant.of.name
+    if not variant.quantizer.calibrated:
+        return None
+    same = [v for v in variants if v.quantizer == variant.quantizer and v.execution == variant.execution]
+    return None if same[0] is variant else same[0].name
 
 
 def _describe_entry(entry: Entry) -> dict[str, Any]:

@@ -184,6 +184,7 @@ class _Sweep:
                 cells=[c for c in missing if c.variant is variant],
                 batch_tokens=self.plan.config.batch_tokens,
                 seed=self.plan.config.seed,
+                run_broken=self.plan.config.run_broken,
             )
             for variant in self.plan.variants
         ]
@@ -263,17 +264,16 @@ class _Sweep:
 
 
 def _shared_out(jobs: list[RunVariant], workers: int) -> list[RunVariant]:
-    """Split the last jobs where they would leave workers idle: 7 variants on 2 take 3.5 turns, not 4."""
+    """Split the last jobs into their cells where they would leave workers idle.
+
+    Seven variants on two workers then take 3.5 turns, not 4.
+    """
     alone = len(jobs) % workers
-    if not alone or workers // alone < 2:
+    if not alone:
         return jobs
-    shared = []
-    for job in jobs[-alone:]:
-        parts: list[list[RowCell]] = [[] for _ in range(workers // alone)]
-        for cell in sorted(job.cells, key=_tokens, reverse=True):
-            min(parts, key=lambda part: sum(map(_tokens, part))).append(cell)
-        shared += [replace(job, cells=part) for part in parts if part] or [job]
-    return [*jobs[:-alone], *shared]
+    parts = [replace(job, cells=[cell]) for job in jobs[-alone:] for cell in job.cells]
+    parts.sort(key=lambda job: -_tokens(job.cells[0]))
+    return [*jobs[:-alone], *(parts or jobs[-alone:])]
 
 
 def _tokens(cell: RowCell) -> float:
@@ -295,5 +295,6 @@ def compare_run(store: Store) -> None:
         resamples=analysis["resamples"],
         seed=analysis["seed"],
         margins=analysis["margins"],
+        controls=[v["name"] for v in manifest.variants if v.get("control")],
     )
     store.write_findings(findings)

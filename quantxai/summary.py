@@ -55,6 +55,8 @@ def summarize(store: Store) -> RunSummary:
     means = _means(store)
     failures = {f.variant: f.message for f in reversed(store.failures())}
     names = [str(v["name"]) for v in manifest.variants]
+    controls = {str(v["name"]) for v in manifest.variants if v.get("control")}
+    quantized = [f for f in findings if f.variant not in controls]
     variants = [
         VariantSummary(
             name=name,
@@ -71,7 +73,7 @@ def summarize(store: Store) -> RunSummary:
         run=str(store.path),
         report=str(store.path / "report.html"),
         parent=manifest.parent,
-        answer=" ".join(filter(None, answer(findings, names))),
+        answer=" ".join(filter(None, answer(quantized, names))),
         cells=len(manifest.cells),
         done=sum(store.has(key) for key in manifest.cells),
         variants=variants,

@@ -8,28 +8,26 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-from quantxai import machine, registry
-from quantxai.checkpoints import load_dense, load_tokenizer, quantized_layers, write_twin
+from quantxai import machine, receipts, registry
+from quantxai.checkpoints import dense_copy, load_dense, load_tokenizer, quantized_layers
 from quantxai.config import Calibration, SweepConfig, VariantConfig
 from quantxai.datasets import calibration_texts, load_dataset
-from quantxai.errors import ConfigError, MissingExtra, ModelError
+from quantxai.errors import ConfigError, MissingExtra, ModelError, nearest
 from quantxai.files import safe_name, write_atomically
-from quantxai.methods import Quantizer
+from quantxai.methods import MatchedControl, Quantizer
 from quantxai.models import ModelSource, cache_directory, require_space
+from quantxai.receipts import Receipt, TextMeasures
 from quantxai.records import digest
 
 __all__ = ["Variant", "load_variant", "prepare", "resolve_variants"]
-
-PERPLEXITY_TOKENS = 2048
-PROBE = "The capital of France is Paris, and the capital of Japan is"
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,8 @@ class Variant:
         dtype: compute type.
         device: cpu or cuda.
         execution: dequantized or kernel.
+        parent_dtype: compute type of the parent it is measured against.
+        of: the variant a control is matched to.
     """
 
     config: VariantConfig
@@ -53,6 +53,8 @@ class Variant:
     dtype: str
     device: str
     execution: str
+    parent_dtype: str
+    of: Variant | None = None
 
     @property
     def name(self) -> str:
@@ -66,6 +68,8 @@ class Variant:
         if self.quantizer.calibrated:
             seed = self.config.seed
             identity += [self.calibration.model_dump(), seed, digest(calibration_texts(seed))]
+        if self.of is not None:
+            identity += [self.of.weights_digest, self.config.seed]
         return digest(identity)
 
     @property
@@ -91,9 +95,15 @@ class Variant:
         return self.folder / f"twin-{self.dtype}" if self.execution == "dequantized" else None
 
     @property
+    def made(self) -> Path:
+        """How the checkpoint was made; written after it."""
+        return self.folder / "quantization.json"
+
+    @property
     def receipt(self) -> Path:
         """Where the receipt of this way of running it is cached."""
-        return self.folder / f"receipt-{self.execution}-{self.dtype}-{self.device}.json"
+        beside = "" if self.dtype == self.parent_dtype else f"-beside-{self.parent_dtype}"
+        return self.folder / f"receipt-{receipts.VERSION}-{self.execution}-{self.dtype}-{self.device}{beside}.json"
 
     @property
     def prepared(self) -> bool:
@@ -109,22 +119,33 @@ def resolve_variants(config: SweepConfig, model: ModelSource) -> list[Variant]:
     """
     device = machine.default_device() if config.model.device == "auto" else config.model.device
     dtype = machine.default_dtype(device) if config.model.dtype == "auto" else config.model.dtype
-    return [
-        _resolve(entry, model, config.calibration, getattr(entry.method(), "dtype", "auto"), dtype, device)
-        for entry in config.variants
-    ]
+    found = {e.name: _resolve(e, model, config.calibration, dtype, device) for e in config.variants}
+    return [_matched(variant, found) for variant in found.values()]
+
+
+def _matched(variant: Variant, others: Mapping[str, Variant]) -> Variant:
+    """Return a matched control with the variant it is matched to; any other as it is."""
+    if not isinstance(variant.quantizer, MatchedControl):
+        return variant
+    fitting = [name for name, other in others.items() if other.quantizer.weight_bits is not None]
+    name = variant.quantizer.of
+    if name not in fitting:
+        raise ConfigError(
+            f"variant '{variant.name}': of = \"{name}\" is no quantized variant of this sweep."
+            f"{nearest(name, fitting)} Allowed: {', '.join(fitting) or 'none'}."
+        )
+    return replace(variant, of=others[name])
 
 
 def _resolve(
     entry: VariantConfig,
     model: ModelSource,
     calibration: Calibration,
-    own_dtype: str,
     dtype: str,
     device: str,
 ) -> Variant:
     quantizer = entry.method()
-    dtype = dtype if own_dtype == "auto" else own_dtype
+    parent_dtype, dtype = dtype, quantizer.compute_dtype(dtype)
     execution = entry.execution
     if execution == "auto":
         on_kernel = device != "cpu" and dtype in quantizer.kernel_dtypes
@@ -132,7 +153,7 @@ def _resolve(
     if execution == "dequantized" and not quantizer.has_twin:
         raise ConfigError(
             f"variant '{entry.name}': execution = \"dequantized\" is not possible: "
-            f"{'its weights are dense already' if quantizer.method == 'full' else 'it also quantizes activations'}. "
+            f"{'its weights are dense already' if quantizer.weight_bits is None else 'it also quantizes activations'}. "
             'Leave execution out or use "kernel".'
         )
     if execution == "kernel" and dtype not in quantizer.kernel_dtypes:
@@ -141,7 +162,7 @@ def _resolve(
             f"{' or '.join(quantizer.kernel_dtypes)}, not in {dtype}. Set model.dtype, or execution = "
             '"dequantized".'
         )
-    return Variant(entry, quantizer, model, calibration, dtype, device, execution)
+    return Variant(entry, quantizer, model, calibration, dtype, device, execution, parent_dtype)
 
 
 def check_packages(variants: list[Variant]) -> None:
@@ -160,8 +181,18 @@ def load_variant(variant: Variant, parent: Path) -> Any:
     return variant.quantizer.load(variant.checkpoint or parent, variant.dtype, variant.device)
 
 
-def prepare(variant: Variant, parent: Path, report: Callable[[str], None]) -> dict[str, Any]:
-    """Make the variant loadable: quantize, write its twin, measure, and return its receipt.
+Apart = Callable[..., Any]
+"""apart(function, *arguments) returns function(*arguments), perhaps computed in a process of its own."""
+
+
+def _here(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def prepare(
+    variant: Variant, parent: Path, report: Callable[[str], None], apart: Apart = _here
+) -> dict[str, Any]:
+    """Make the variant loadable: quantize, test, write its twin, measure, and return its receipt.
 
     What is cached is reused. Everything is made beside its place and moved there complete.
 
@@ -169,11 +200,15 @@ def prepare(variant: Variant, parent: Path, report: Callable[[str], None]) -> di
         variant: the variant.
         parent: directory of the parent checkpoint.
         report: called with one line per step.
+        apart: runs the steps; where it runs each in a process of its own, what quantizing leaves in
+            memory is gone before anything else is loaded.
 
     Raises:
         OutOfSpace: the cache cannot hold it.
-        ModelError: the variant cannot be made.
+        ModelError: the variant cannot be made, or fails a self-test.
     """
+    if variant.of is not None:
+        prepare(variant.of, parent, report, apart)
     variant.folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(variant.folder / ".lock"):
         if variant.prepared:
@@ -182,13 +217,10 @@ def prepare(variant: Variant, parent: Path, report: Callable[[str], None]) -> di
             shutil.rmtree(leftover, ignore_errors=True)
         size = sum(f.stat().st_size for f in parent.glob("*.safetensors"))
         require_space(variant.folder, 4 * size if variant.twin else size, f"variant '{variant.name}'")
-        made: dict[str, Any] = {}
-        if variant.checkpoint is not None:
-            made = _quantize(variant, parent, report)
-        if variant.twin is not None and not variant.twin.is_dir():
-            report(f"{variant.name}: writing its dequantized twin")
-            _write_twin(variant, parent)
-        receipt = _measure(variant, parent, made, report)
+        if variant.checkpoint is not None and not variant.made.is_file():
+            apart(_make, variant, parent, report)
+        found: Receipt = apart(_measure, variant, parent, report)
+        receipt: dict[str, Any] = found.model_dump(mode="json")
         _write_json(variant.receipt, receipt)
         return receipt
 
@@ -227,148 +259,169 @@ def calibration_tokens(variant: Variant, parent: Path) -> list[list[int]]:
     return [ids[i * length : (i + 1) * length] for i in range(count)]
 
 
-def _quantize(variant: Variant, parent: Path, report: Callable[[str], None]) -> dict[str, Any]:
+def _make(variant: Variant, parent: Path, report: Callable[[str], None]) -> None:
+    """Write the variant's checkpoint, load it again and see that it computes the same."""
     assert variant.checkpoint is not None
-    facts = variant.folder / "quantization.json"
-    if variant.checkpoint.is_dir() and facts.is_file():
-        found: dict[str, Any] = json.loads(facts.read_text())
-        return found
-    calibration = calibration_tokens(variant, parent)
-    tokens = sum(map(len, calibration))
-    report(f"{variant.name}: quantizing with {tokens} calibration tokens")
+    quantizer = variant.quantizer
     start = time.perf_counter()
+    facts: dict[str, Any] = {}
     with _into(variant.checkpoint) as made:
-        variant.quantizer.quantize(parent, calibration, made, variant.device)
-        load_tokenizer(parent).save_pretrained(made)
-    result = {
-        "quantization_seconds": round(time.perf_counter() - start, 1),
-        "calibration_digest": digest(calibration),
-        "calibration_tokens": tokens,
-        "calibration_seed": variant.config.seed,
-        "quantization_peak_memory_mb": _peak_memory_mb(),
-    }
-    _write_json(facts, result)
-    return result
+        if isinstance(quantizer, MatchedControl):
+            assert variant.of is not None
+            report(f"{variant.name}: disturbing the parent as much as {variant.of.name} does")
+            layers = json.loads(variant.of.receipt.read_text())["layers"]
+            norms = {layer["name"]: layer["error_norm"] for layer in layers}
+            quantizer.disturb(parent, norms, made, variant.config.seed)
+            load_tokenizer(parent).save_pretrained(made)
+        else:
+            calibration = calibration_tokens(variant, parent)
+            tokens = sum(map(len, calibration))
+            report(f"{variant.name}: quantizing with {tokens} calibration tokens")
+            ids, written = _probe_ids(parent, variant.device), dict[str, Any]()
+
+            def observe(live: Any) -> None:
+                written[str(live.dtype)] = receipts.embedding_gradient(live, ids)[0]
+
+            quantizer.quantize(parent, calibration, made, variant.device, observe)
+            load_tokenizer(parent).save_pretrained(made)
+            facts = {
+                "calibration_digest": digest(calibration),
+                "calibration_tokens": tokens,
+                "calibration_seed": variant.config.seed,
+            }
+            for dtype, logits in written.items():
+                read = quantizer.load(
+                    made, _kernel_dtype(quantizer, dtype.removeprefix("torch.")), variant.device
+                )
+                receipts.check_same_logits(
+                    logits, receipts.embedding_gradient(read, ids)[0], f"variant '{variant.name}'"
+                )
+    facts["quantization_seconds"] = round(time.perf_counter() - start, 1)
+    facts["quantization_peak_memory_mb"] = _peak_memory_mb()
+    _write_json(variant.made, facts)
 
 
-def _write_twin(variant: Variant, parent: Path) -> None:
-    """Write the twin and, beside its weights, how the kernel it stands for compares with it."""
+def _kernel_dtype(quantizer: Quantizer, wanted: str) -> str:
+    """The float type to run the kernel in: the one wanted where it can."""
+    return wanted if wanted in quantizer.kernel_dtypes else "float16"
+
+
+def _probe_ids(parent: Path, device: str) -> Any:
     import torch
 
-    assert variant.twin is not None
-    kernel_dtype = variant.dtype if variant.dtype in variant.quantizer.kernel_dtypes else "float16"
-    model = variant.quantizer.load(variant.checkpoint or parent, kernel_dtype, variant.device)
-    layers = quantized_layers(model)
-    if not layers:
-        raise ModelError(f"variant '{variant.name}': the quantizer left no layer quantized")
-    names = sorted({type(m).__name__ for m in layers.values()})
-    ids = torch.tensor([load_tokenizer(parent)(PROBE).input_ids], device=variant.device)
-    with torch.inference_mode():
-        kernel_logits = model(ids).logits.float()
-    quantized = sum(m.in_features * m.out_features for m in layers.values())
-    with _into(variant.twin) as made:
-        write_twin(model, made, variant.dtype)
-        del model
-        twin = load_dense(made, variant.dtype, variant.device)
-        with torch.inference_mode():
-            difference = (twin(ids).logits.float() - kernel_logits).abs().max().item()
-        facts = {
-            "kernel": ", ".join(names),
-            "kernel_dtype": kernel_dtype,
-            "quantized_layers": len(layers),
-            "quantized_share": round(quantized / sum(p.numel() for p in twin.parameters()), 4),
-            "largest_logit_difference_to_kernel": difference if math.isfinite(difference) else None,
-        }
-        _write_json(made / _KERNEL, facts)
+    return torch.tensor([load_tokenizer(parent)(receipts.PROBE).input_ids], device=device)
 
 
-_KERNEL = "kernel.json"
-
-
-def _kernel_facts(variant: Variant, model: Any) -> dict[str, Any]:
-    """Return what computes the variant's quantized layers."""
-    if variant.twin is not None:
-        found: dict[str, Any] = json.loads((variant.twin / _KERNEL).read_text())
-        return found
-    layers = quantized_layers(model)
-    return {
-        "kernel": ", ".join(sorted({type(m).__name__ for m in layers.values()})) or "Linear",
-        "quantized_layers": len(layers),
-    }
-
-
-def _measure(
-    variant: Variant, parent: Path, made: dict[str, Any], report: Callable[[str], None]
-) -> dict[str, Any]:
-    report(f"{variant.name}: measuring its perplexity")
-    model = load_variant(variant, parent)
+def _measure(variant: Variant, parent: Path, report: Callable[[str], None]) -> Receipt:
+    """Write the twin where there is one, and measure everything a receipt says."""
     quantizer = variant.quantizer
-    receipt: dict[str, Any] = {
-        "variant": variant.name,
-        "method": quantizer.method,
-        "options": quantizer.model_dump(mode="json"),
-        "weight_bits": quantizer.weight_bits or {"float32": 32.0}.get(variant.dtype, 16.0),
-        "bits_per_weight": quantizer.bits_per_weight,
-        "execution": variant.execution,
-        "dtype": variant.dtype,
-        "device": variant.device,
-        "weights_digest": variant.weights_digest,
-        **_kernel_facts(variant, model),
-        **made,
-        "checkpoint_bytes": _size(variant.checkpoint or variant.twin or parent),
-        "perplexity": perplexity(model, load_tokenizer(parent)),
-        "perplexity_tokens": PERPLEXITY_TOKENS,
-        "versions": machine.versions(),
-        "warnings": [],
-    }
-    del model
+    facts: dict[str, Any] = {}
+    if variant.made.is_file():
+        facts = json.loads(variant.made.read_text())
+    plain, model = None, None
+    if quantizer.weight_bits is not None:
+        report(f"{variant.name}: {'writing its dequantized twin' if variant.twin else 'testing its kernel'}")
+        model, plain, found = _inspect(variant, parent)
+        facts |= found
+    report(f"{variant.name}: measuring it beside its parent")
+    reference = plain or load_dense(parent, variant.parent_dtype, variant.device)
+    model = model or load_variant(variant, parent)
+    tokenizer = load_tokenizer(parent)
+    is_parent = quantizer.method == "full" and variant.dtype == variant.parent_dtype
+    measures = receipts.measure_text(
+        reference if is_parent else model, reference, receipts.text_tokens(tokenizer)
+    )
+    generated = _continuations(model, tokenizer)
+    by_parent = _continuations(reference, tokenizer) if receipts.only_repeats(generated) else []
+    fault = receipts.fault(measures, generated, by_parent)
+    del model, reference, plain
+    warnings = [f"broken: {fault}"] if fault else []
     if quantizer.calibrated:
-        _compare_with_rounding(variant, parent, receipt, report)
-    if not math.isfinite(receipt["perplexity"]):
-        receipt["perplexity"] = None
-        receipt["warnings"].append("the perplexity is not finite: the variant is broken")
-    receipt["peak_memory_mb"] = _peak_memory_mb()
-    return receipt
+        report(f"{variant.name}: measuring round-to-nearest on the same grid, for comparison")
+        facts |= _compare_with_rounding(variant, parent, measures, warnings)
+    cosine = facts.get("gradient_cosine")
+    if quantizer.weight_bits is not None and not (cosine or 0) >= receipts.LEAST_COSINE:
+        warnings.append(
+            f"the kernel's gradient at the embeddings is not that of the function it computes (cosine {cosine}): "
+            "methods that use gradients are refused on the kernel"
+        )
+    return Receipt(
+        variant=variant.name,
+        method=quantizer.method,
+        options=quantizer.model_dump(mode="json"),
+        weight_bits=quantizer.weight_bits or {"float32": 32.0}.get(variant.dtype, 16.0),
+        execution=variant.execution,
+        dtype=variant.dtype,
+        device=variant.device,
+        weights_digest=variant.weights_digest,
+        checkpoint_bytes=_size(variant.checkpoint or variant.twin or parent),
+        perplexity=measures.perplexity,
+        fault=fault,
+        versions=machine.versions(),
+        warnings=warnings,
+        peak_memory_mb=_peak_memory_mb(),
+        **({} if is_parent else measures.model_dump(exclude={"perplexity"})),
+        **{"bits_per_weight": quantizer.bits_per_weight, **facts},
+    )
+
+
+def _inspect(variant: Variant, parent: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """Test the kernel against dense matrices and write these as the twin where there is one.
+
+    Returns:
+        The model as the variant runs, the parent, and what a receipt says about kernel and layers.
+    """
+    quantizer = variant.quantizer
+    dtype = _kernel_dtype(quantizer, variant.dtype)
+    model = quantizer.load(variant.checkpoint or parent, dtype, variant.device)
+    kernels = quantized_layers(model)
+    if not kernels:
+        raise ModelError(f"variant '{variant.name}': the quantizer left no layer quantized")
+    ids = _probe_ids(parent, variant.device)
+    dense = dense_copy(model, variant.dtype)
+    facts = receipts.inspect_kernel(model, dense, ids).model_dump()
+    names = {name: type(kernel).__name__ for name, kernel in kernels.items()}
+    if variant.twin is not None:
+        del model, kernels
+        with _into(variant.twin) as made:
+            dense.save_pretrained(made)
+        expected = receipts.embedding_gradient(dense, ids)[0]
+        model = dense = load_variant(variant, parent)
+        receipts.check_same_logits(
+            expected, receipts.embedding_gradient(dense, ids)[0], f"the twin of variant '{variant.name}'"
+        )
+    reference = load_dense(parent, variant.dtype, variant.device)
+    return model, reference, facts | receipts.inspect_layers(quantizer, names, dense, reference)
+
+
+def _continuations(model: Any, tokenizer: Any) -> list[str]:
+    """Greedy continuations of a few headlines, by which a model that only repeats itself is known."""
+    from quantxai.engine import TransformersModel
+
+    prompts = [" ".join(item.text.split()[:8]) for item in load_dataset("news").items[:4]]
+    made = TransformersModel(model, tokenizer).generate(prompts, max_new_tokens=24)
+    return [generation.text for generation in made]
 
 
 def _compare_with_rounding(
-    variant: Variant, parent: Path, receipt: dict[str, Any], report: Callable[[str], None]
-) -> None:
+    variant: Variant, parent: Path, measures: TextMeasures, warnings: list[str]
+) -> dict[str, Any]:
     """Say in the receipt whether calibration was worth it: round-to-nearest on the same grid."""
     grid = variant.quantizer.grid
     assert grid is not None
-    report(f"{variant.name}: measuring round-to-nearest on the same grid, for comparison")
     control = registry.method("quantizer", "rtn").model_validate(grid._asdict())
     model = control.load(parent, variant.dtype, variant.device)
-    plain = perplexity(model, load_tokenizer(parent))
-    receipt["rtn_same_grid_perplexity"] = plain if math.isfinite(plain) else None
-    if not receipt["perplexity"] < plain:
-        receipt["warnings"].append(
-            f"{variant.quantizer.method} (perplexity {receipt['perplexity']:.1f}) does not beat round-to-nearest "
-            f"on the same grid ({plain:.1f}): its calibration did not help"
+    plain = receipts.measure_text(model, model, receipts.text_tokens(load_tokenizer(parent))).perplexity
+    if (measures.perplexity or math.inf) >= (plain or math.inf):
+        warnings.append(
+            f"{variant.quantizer.method} (perplexity {_figure(measures.perplexity)}) does not beat round-to-nearest "
+            f"on the same grid ({_figure(plain)}): its calibration did not help"
         )
+    return {"rtn_same_grid_perplexity": plain}
 
 
-def perplexity(model: Any, tokenizer: Any, window: int = 512) -> float:
-    """Return exp(mean negative log-likelihood in nats per token) of the built-in news texts.
-
-    PERPLEXITY_TOKENS tokens in windows of `window`; the first token of each window is not scored.
-    """
-    import torch
-
-    text = "\n\n".join(item.text for item in load_dataset("news").items)
-    ids = tokenizer(text).input_ids[:PERPLEXITY_TOKENS]
-    total, count = 0.0, 0
-    with torch.inference_mode():
-        for start in range(0, len(ids), window):
-            part = torch.tensor(ids[start : start + window], device=next(model.parameters()).device)
-            if len(part) < 2:
-                continue
-            logits = model(part[None]).logits[0, :-1].float()
-            total += torch.nn.functional.cross_entropy(logits, part[1:], reduction="sum").item()
-            count += len(part) - 1
-    mean = total / count
-    return math.exp(mean) if mean < 700 else math.inf
+def _figure(perplexity: float | None) -> str:
+    return "not finite" if perplexity is None else f"{perplexity:.1f}"
 
 
 def _size(path: Path) -> int:

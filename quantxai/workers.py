@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import pickle
 import shutil
 import sys
 import threading
@@ -24,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantxai.errors import ModelError, OutOfSpace, QuantxaiError
-from quantxai.methods import ScoringContext
+from quantxai.methods import Explainer, ScoringContext
 from quantxai.models import ModelSource, architecture, pull
 from quantxai.plan import RowCell, ScoreCell
+from quantxai.receipts import LEAST_COSINE
 from quantxai.store import Store, rows_to_table, table_to_rows
 from quantxai.variants import Variant, load_variant, prepare
 
@@ -79,11 +81,19 @@ class RunVariant(Job):
     cells: Sequence[RowCell]
     batch_tokens: int
     seed: int
+    run_broken: bool
 
     def __call__(self, send: Send) -> None:
         """See Job."""
         store = Store(self.run)
-        receipt = prepare(self.variant, self.parent, lambda text: send("line", text))
+        receipt = prepare(self.variant, self.parent, lambda text: send("line", text), in_own_process)
+        fault = receipt.get("fault")
+        if fault and not self.run_broken:
+            store.write_receipt(self.variant.name, receipt)
+            raise ModelError(
+                f"broken, and so not explained: {fault}. Its receipt tells more; to run it all the same, set "
+                "run_broken = true in the configuration or give --run-broken."
+            )
         if self.cells:
             items = sum(len(cell.items) for cell in self.cells)
             send("line", f"{self.variant.name}: explaining {items} items")
@@ -94,13 +104,14 @@ class RunVariant(Job):
             for cell in sorted(self.cells, key=lambda c: -len(c.items)):
                 # Anew for each: what an engine remembers of earlier calls (prefixes, judged texts) moves the
                 # last bit of later ones, and a resumed run must not differ from an undisturbed one.
-                self._compute(cell, lm.anew(), store, send)
+                self._compute(cell, lm.anew(), receipt, store, send)
         store.write_receipt(self.variant.name, receipt)
 
-    def _compute(self, cell: RowCell, lm: Any, store: Store, send: Send) -> None:
+    def _compute(self, cell: RowCell, lm: Any, receipt: dict[str, Any], store: Store, send: Send) -> None:
         explainer = cell.entry.explainer
         start = time.perf_counter()
         try:
+            self._check_gradients(explainer, receipt)
             rows = list(explainer.rows(lm, cell.entry.dataset, cell.items, self.seed))
         except Exception as error:  # one failing cell must not take the others with it
             store.fail(cell.key, describe(error), traceback.format_exc())
@@ -110,6 +121,16 @@ class RunVariant(Job):
         meta = {"started": round(time.time() - seconds, 3), "seconds": seconds, "items": len(rows)}
         store.write(cell.key, rows_to_table(rows, explainer.row), meta)
         send("done", (cell.key, len(cell.items), seconds))
+
+    def _check_gradients(self, explainer: Explainer, receipt: dict[str, Any]) -> None:
+        cosine = receipt.get("gradient_cosine")
+        on_kernel = self.variant.execution == "kernel" and self.variant.quantizer.weight_bits is not None
+        if "gradients" in explainer.needs and on_kernel and not (cosine or 0) >= LEAST_COSINE:
+            raise ModelError(
+                f"the explainer '{explainer.method}' uses gradients, and on the kernel of '{self.variant.name}' they "
+                f"are not those of the function it computes (cosine {cosine}, at least {LEAST_COSINE} needed). Set "
+                'execution = "dequantized" for this variant.'
+            )
 
 
 @dataclass(frozen=True)
@@ -176,6 +197,48 @@ class LoadedModels(ScoringContext):
             self._encoder = open_encoder(self._variant.device)
         vectors = self._encoder.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)
+
+
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return function(*arguments), computed in a fork: what it leaves in memory is gone with it.
+
+    Raises:
+        ModelError: the process died.
+        Exception: what the function raised; only its message where it cannot be handed over.
+    """
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(send, function, arguments))
+    process.start()
+    send.close()
+    try:
+        kind, value = receive.recv()
+    except EOFError:
+        process.join()
+        raise ModelError(_death(multiprocessing.current_process().name, process.exitcode or 0)) from None
+    process.join()
+    if kind == "raised":
+        raise value
+    return value
+
+
+def _answer(connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    _die_with_parent()
+    try:
+        message = ("value", function(*arguments))
+    except Exception as error:  # raised again in the process that asked
+        traceback.print_exc()
+        message = ("raised", _portable(error))
+    connection.send(message)
+    connection.close()
+
+
+def _portable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever pickling an unknown exception may raise
+        return ModelError(describe(error))
+    return error
 
 
 def open_lm(variant: Variant, parent: Path, batch_tokens: int) -> Any:

@@ -25,7 +25,7 @@ from quantxai.checkpoints import load_dense, load_tokenizer, quantized_layers, w
 from quantxai.datasets import calibration_texts  # noqa: E402
 from quantxai.errors import ModelError  # noqa: E402
 from quantxai.lm import Architecture  # noqa: E402
-from quantxai.methods import Quantizer  # noqa: E402
+from quantxai.methods import Control, Quantizer  # noqa: E402
 from quantxai.models import architecture  # noqa: E402
 
 GROUP = {"group_size": 32}
@@ -80,7 +80,7 @@ class Made:
         if case not in self.checkpoints:
             out = self.folder / case
             out.mkdir()
-            method.quantize(self.parent, self.calibration(), out, "cpu")
+            method.quantize(self.parent, self.calibration(), out, "cpu", lambda model: None)
             self.checkpoints[case] = out
         return self.checkpoints[case]
 
@@ -138,7 +138,10 @@ def error(made: Made, probe: Any) -> Callable[[str], float]:
 
 
 def test_every_registered_quantizer_is_tested_here() -> None:
-    assert {name for name, _ in CASES.values()} == set(registry.names("quantizer"))
+    controls = {name for name, found in registry.methods("quantizer").items() if issubclass(found, Control)}
+
+    assert {name for name, _ in CASES.values()} | controls == set(registry.names("quantizer"))
+    assert controls == {"rerun", "dtype", "noise"}  # test_variants has them
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -149,9 +152,10 @@ def test_the_label_names_method_and_bits(case: str) -> None:
 @pytest.mark.parametrize("name", registry.names("quantizer"))
 def test_a_default_written_down_is_the_default_left_out(name: str) -> None:
     method = registry.method("quantizer", name)
-    defaults = {key: option.default for key, option in method.model_fields.items()}
+    required = {key: "rtn-4" for key, option in method.model_fields.items() if option.is_required()}
+    defaults = {key: o.default for key, o in method.model_fields.items() if key not in required} | required
 
-    assert method.model_validate(defaults).digest() == method.model_validate({}).digest()
+    assert method.model_validate(defaults).digest() == method.model_validate(required).digest()
     assert all(option.description for option in method.model_fields.values())
 
 
@@ -344,7 +348,7 @@ def test_a_checkpoint_is_written_once_and_reloads_to_the_same_logits(
 @pytest.mark.parametrize("case", ["gptq-4", "awq-4"])
 def test_the_same_calibration_gives_the_same_checkpoint(case: str, made: Made, tmp_path: Path) -> None:
     """Else a run that was killed while it quantized would not end as an undisturbed one."""
-    quantizer(case).quantize(made.parent, made.calibration(), tmp_path, "cpu")
+    quantizer(case).quantize(made.parent, made.calibration(), tmp_path, "cpu", lambda model: None)
 
     weights = [(d / "model.safetensors").read_bytes() for d in (made.source(case), tmp_path)]
     assert weights[0] == weights[1]

@@ -274,7 +274,7 @@ def test_two_sweeps_do_not_write_to_one_run(copy: Path, tiny_path: Path) -> None
 class Watched:
     """An explainer that notes which engine each cell is given."""
 
-    row = Row
+    row, method, needs = Row, "watched", frozenset[str]()
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
@@ -295,7 +295,7 @@ def test_no_cell_sees_what_an_engine_remembers_of_another(
     ]
     parent = Path(str(plan.model.path))
 
-    RunVariant("full", 1, plan.parent, parent, tmp_path / "run", cells, 8192, 0)(lambda *_: None)
+    RunVariant("full", 1, plan.parent, parent, tmp_path / "run", cells, 8192, 0, False)(lambda *_: None)
 
     assert len({id(lm) for lm in watched.seen}) == len(cells) > 1
     assert len({id(lm.model) for lm in watched.seen}) == 1
@@ -328,6 +328,7 @@ def test_an_explainer_on_the_wrong_data_is_refused(tiny_path: Path, tmp_path: Pa
 # What fails
 
 
+@pytest.mark.e2e
 def test_a_failing_variant_does_not_stop_the_others(copy: Path, tiny_path: Path) -> None:
     shutil.rmtree(copy)
     twin = next(v for v in plan_of(tiny_path).variants if v.name == "rtn-4").twin
@@ -404,6 +405,7 @@ def test_a_corrupt_cell_is_named_and_computed_again_on_request(
 # What is killed
 
 
+@pytest.mark.e2e
 def test_a_killed_worker_is_reported_with_its_signal(copy: Path, tiny_path: Path, finished: Finished) -> None:
     shutil.rmtree(copy)
 
@@ -454,6 +456,7 @@ def in_session(session: int) -> list[int]:
     return found
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes through /proc")
 def test_a_sweep_killed_at_any_moment_ends_as_if_undisturbed(
     finished: Finished, tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -518,6 +521,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes through /proc")
 def test_no_worker_outlives_who_asked_for_it(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(ENDLESS)
@@ -546,6 +550,7 @@ def wait_for_none(session: int) -> None:
     assert in_session(session) == []
 
 
+@pytest.mark.e2e
 def test_a_worker_imports_next_to_nothing(tiny_path: Path) -> None:
     """What the server did not import, every process of every sweep does again: it was three seconds each."""
     code = (

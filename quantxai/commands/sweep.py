@@ -48,6 +48,9 @@ def sweep(
             "--n", min=1, metavar="N", help="At most so many items per explainer, for a quick look."
         ),
     ] = None,
+    run_broken: Annotated[
+        bool, typer.Option("--run-broken", help="Explain variants that fail the sanity gate, too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Quantize, explain, score, compare, report.
@@ -61,6 +64,8 @@ def sweep(
     Example: quantxai sweep --model path/to/model --out runs/mine
     """
     settings = _configuration(config, model, n, workers)
+    if run_broken:
+        settings = settings.model_copy(update={"run_broken": True})
     with _naming(config):
         if dry_run:
             _print_plan(settings, out, as_json)

@@ -79,6 +79,8 @@ class Report:
     methods: list[str]
     references: list[str]
     variants: list[str]
+    controls: list[str]
+    beside: dict[str, list[str]]
     sentences: dict[str, str]
     groups: list[Group]
     legend: Markup
@@ -97,15 +99,19 @@ def make_report(store: Store) -> Report:
     rows = to_frame(table.select(counted))
     receipts, failures = store.receipts(), store.failures()
     names = [str(entry["name"]) for entry in manifest.variants]
-    variants = [name for name in names if name != manifest.parent]
+    controls = [str(entry["name"]) for entry in manifest.variants if entry.get("control")]
+    variants = [name for name in names if name not in (manifest.parent, *controls)]
     metrics = {
         (str(s["scorer"]), str(m["name"])): Metric.model_validate(m)
         for s in manifest.scorers
         for m in s["metrics"]
     }
     points = _points(manifest, receipts, variants)
-    groups = [_group(entry, findings, rows, metrics, variants, points) for entry in manifest.explainers]
-    headline, basis = text.answer(findings, variants)
+    groups = [
+        _group(entry, findings, rows, metrics, [*variants, *controls], points)
+        for entry in manifest.explainers
+    ]
+    headline, basis = text.answer([f for f in findings if f.variant not in controls], variants)
     binary = {name: None for (_, name), metric in metrics.items() if metric.kind == "binary"}
     columns, lines = _receipts(manifest, receipts)
     return Report(
@@ -118,10 +124,12 @@ def make_report(store: Store) -> Report:
         methods=prose.methods(manifest, findings),
         references=prose.references(manifest),
         variants=variants,
-        sentences={name: text.variant_sentence(name, findings) for name in variants},
+        controls=controls,
+        beside={name: _beside(manifest, name) for name in variants},
+        sentences={name: text.variant_sentence(name, findings) for name in [*variants, *controls]},
         groups=groups,
         legend=plots.legend(points),
-        sections=sections(table.to_pylist(), measurements, [manifest.parent, *variants], binary),
+        sections=sections(table.to_pylist(), measurements, [manifest.parent, *variants, *controls], binary),
         failures=failures,
         receipts=lines,
         receipt_columns=columns,
@@ -129,6 +137,12 @@ def make_report(store: Store) -> Report:
             (name, str(w)) for name, receipt in receipts.items() for w in receipt.get("warnings") or []
         ],
     )
+
+
+def _beside(manifest: Manifest, variant: str) -> list[str]:
+    """Return the controls an effect of this variant is shown beside: its own, then those of the parent."""
+    of = {str(entry["name"]): entry.get("beside") for entry in manifest.variants if entry.get("control")}
+    return [name for name in of if of[name] == variant] + [name for name in of if of[name] is None]
 
 
 def _incomplete(
@@ -206,7 +220,8 @@ def _panels(
     panels = []
     for row in chosen[:MOST_PANELS]:
         title = f"{text.metric_label(row.metric.name)}, {dataset}"
-        picture = plots.panel(points, list(row.findings.values()), title)
+        shown = {point.variant for point in points}
+        picture = plots.panel(points, [f for f in row.findings.values() if f.variant in shown], title)
         if picture:
             panels.append((text.metric_label(row.metric.name), prose.direction(row.metric), picture))
     return panels
@@ -228,11 +243,18 @@ _RECEIPT_COLUMNS = {
     "bits_per_weight": "bits per weight, scales included",
     "group_size": "group size",
     "perplexity": "perplexity",
+    "kl": "KL to the parent, nats per token",
+    "top1_agreement": "same most likely token",
+    "relative_error": "relative weight error",
+    "quantized_share": "share of parameters quantized",
+    "gradient_cosine": "gradient cosine, kernel",
+    "largest_logit_difference_to_kernel": "largest logit difference to the kernel",
     "rtn_same_grid_perplexity": "perplexity of round-to-nearest on the same grid",
     "execution": "execution",
     "dtype": "compute type",
     "kernel": "kernel",
     "quantization_seconds": "quantization, s",
+    "checkpoint_bytes": "checkpoint",
     "calibration_digest": "calibration text",
 }
 
@@ -260,6 +282,8 @@ def _plain(value: Any, key: str) -> str:
         return "\N{EN DASH}"
     if key.endswith("digest"):
         return str(value)[:8]
+    if key == "checkpoint_bytes":
+        return f"{value / 1e6:,.0f} MB"
     if isinstance(value, float) and not isinstance(value, bool):
         return text.significant(value, 4).removesuffix(".000").removesuffix(".00")
     return value if isinstance(value, str) else json.dumps(value)
