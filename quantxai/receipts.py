@@ -19,6 +19,7 @@ __all__ = [
     "LayerReceipt",
     "Receipt",
     "TextMeasures",
+    "changed_layers",
     "check_same_logits",
     "embedding_gradient",
     "fault",
@@ -188,6 +189,18 @@ def _left_out(parent: Any, quantized: Mapping[str, int]) -> list[str]:
     """Names of the parameters that are not quantized, one line for all blocks."""
     names = [n for n, _ in parent.named_parameters() if n.rpartition(".")[0] not in quantized]
     return list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in names))
+
+
+def changed_layers(model: Any, parent: Any) -> dict[str, str]:
+    """Return the class of every plain linear layer whose matrix is not the parent's, by name."""
+    import torch
+
+    return {
+        name: type(module).__name__
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and not torch.equal(module.weight, parent.get_submodule(name).weight)
+    }
 
 
 def weight_error(weight: Any, reference: Any, rescales: bool) -> float:

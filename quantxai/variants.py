@@ -103,7 +103,10 @@ class Variant:
     def receipt(self) -> Path:
         """Where the receipt of this way of running it is cached."""
         beside = "" if self.dtype == self.parent_dtype else f"-beside-{self.parent_dtype}"
-        return self.folder / f"receipt-{receipts.VERSION}-{self.execution}-{self.dtype}-{self.device}{beside}.json"
+        return (
+            self.folder
+            / f"receipt-{receipts.VERSION}-{self.execution}-{self.dtype}-{self.device}{beside}.json"
+        )
 
     @property
     def prepared(self) -> bool:
@@ -340,7 +343,7 @@ def _measure(variant: Variant, parent: Path, report: Callable[[str], None]) -> R
         report(f"{variant.name}: measuring round-to-nearest on the same grid, for comparison")
         facts |= _compare_with_rounding(variant, parent, measures, warnings)
     cosine = facts.get("gradient_cosine")
-    if quantizer.weight_bits is not None and not (cosine or 0) >= receipts.LEAST_COSINE:
+    if "gradient_cosine" in facts and not (cosine or 0) >= receipts.LEAST_COSINE:
         warnings.append(
             f"the kernel's gradient at the embeddings is not that of the function it computes (cosine {cosine}): "
             "methods that use gradients are refused on the kernel"
@@ -375,12 +378,17 @@ def _inspect(variant: Variant, parent: Path) -> tuple[Any, Any, dict[str, Any]]:
     dtype = _kernel_dtype(quantizer, variant.dtype)
     model = quantizer.load(variant.checkpoint or parent, dtype, variant.device)
     kernels = quantized_layers(model)
+    names = {name: type(kernel).__name__ for name, kernel in kernels.items()}
     if not kernels:
-        raise ModelError(f"variant '{variant.name}': the quantizer left no layer quantized")
+        # A method may also round plain matrices in place.
+        reference = load_dense(parent, variant.dtype, variant.device)
+        names = receipts.changed_layers(model, reference)
+        if not names or variant.twin is not None:
+            raise ModelError(f"variant '{variant.name}': the quantizer left no layer quantized")
+        return model, reference, receipts.inspect_layers(quantizer, names, model, reference)
     ids = _probe_ids(parent, variant.device)
     dense = dense_copy(model, variant.dtype)
     facts = receipts.inspect_kernel(model, dense, ids).model_dump()
-    names = {name: type(kernel).__name__ for name, kernel in kernels.items()}
     if variant.twin is not None:
         del model, kernels
         with _into(variant.twin) as made:

@@ -124,7 +124,7 @@ class RunVariant(Job):
 
     def _check_gradients(self, explainer: Explainer, receipt: dict[str, Any]) -> None:
         cosine = receipt.get("gradient_cosine")
-        on_kernel = self.variant.execution == "kernel" and self.variant.quantizer.weight_bits is not None
+        on_kernel = self.variant.execution == "kernel" and receipt.get("kernel_dtype") is not None
         if "gradients" in explainer.needs and on_kernel and not (cosine or 0) >= LEAST_COSINE:
             raise ModelError(
                 f"the explainer '{explainer.method}' uses gradients, and on the kernel of '{self.variant.name}' they "
@@ -223,7 +223,12 @@ def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _answer(connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    import torch
+
     _die_with_parent()
+    # torch makes its thread pool anew at the first call after a fork, and two threads that call first break it.
+    torch.set_num_threads(torch.get_num_threads())
+    message: tuple[str, Any]
     try:
         message = ("value", function(*arguments))
     except Exception as error:  # raised again in the process that asked
