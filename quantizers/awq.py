@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 from pydantic import Field
 
+from quantxai.checkpoints import load_dense
 from quantxai.lm import Architecture
 from quantxai.methods import Grid, Quantizer, check_group_size
 
@@ -28,7 +29,6 @@ class AWQ(Quantizer):
     packages: ClassVar[tuple[str, ...]] = ("gptqmodel", "optimum")
     calibrated: ClassVar[bool] = True
     writes_checkpoint: ClassVar[bool] = True
-    rescales: ClassVar[bool] = True
 
     bits: Literal[4, 8] = Field(4, description="Bits per weight; 4 is what GPU kernels and other tools read.")
     group_size: int = Field(
@@ -60,6 +60,11 @@ class AWQ(Quantizer):
     def kernel_dtypes(self) -> tuple[str, ...]:
         """See Quantizer.kernel_dtypes. bfloat16 has no bits left for what 8-bit scales resolve."""
         return ("float16",) if self.bits == 8 else ("bfloat16", "float16")
+
+    @property
+    def rescales(self) -> bool:
+        """See Quantizer.rescales."""
+        return True
 
     def calibration_sequences(self, sequences: int, length: int) -> int:
         """See Quantizer.calibration_sequences."""
@@ -105,19 +110,20 @@ class AWQ(Quantizer):
         model.save(str(out))
 
     def load(self, source: Path, dtype: str, device: str) -> Any:
-        """See Quantizer.load. The kernel is pinned: `auto` picks kernels whose gradients are wrong."""
-        from quantizers.gptqmodel_support import import_gptqmodel
+        """See Quantizer.load."""
+        return load_awq(source, self.bits, self.group_size, dtype, device)
 
-        import_gptqmodel()
-        import torch
-        from transformers import AutoModelForCausalLM, AwqConfig
 
-        settings = AwqConfig(bits=self.bits, group_size=self.group_size, backend="torch_awq")
-        # gptqmodel would load bfloat16 on its own, which makes 8 bits worse than 4: always say the type.
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=getattr(torch, dtype), device_map=device, quantization_config=settings
-        )
-        return model.eval()
+def load_awq(source: Path, bits: int, group_size: int, dtype: str, device: str) -> Any:
+    """Load an AWQ checkpoint (GEMM layout) on torch_awq: `auto` picks kernels whose gradients are wrong."""
+    from quantizers.gptqmodel_support import import_gptqmodel
+
+    import_gptqmodel()
+    from transformers import AwqConfig
+
+    settings = AwqConfig(bits=bits, group_size=group_size, backend="torch_awq")
+    # gptqmodel would load bfloat16 on its own, which makes 8 bits worse than 4: always say the type.
+    return load_dense(source, dtype, device, quantization_config=settings)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from quantxai.checkpoints import load_dense
 from quantxai.lm import Architecture
 from quantxai.methods import Grid, Quantizer, check_group_size
 
@@ -93,15 +94,16 @@ class GPTQ(Quantizer):
         observe(convert_gptq_v1_to_v2_format(model.model, settings, TorchLinear))
 
     def load(self, source: Path, dtype: str, device: str) -> Any:
-        """See Quantizer.load. The kernel is pinned: `auto` picks kernels whose gradients are wrong."""
-        from quantizers.gptqmodel_support import import_gptqmodel
+        """See Quantizer.load."""
+        return load_gptq(source, self.bits, self.group_size, dtype, device)
 
-        import_gptqmodel()
-        import torch
-        from transformers import AutoModelForCausalLM, GPTQConfig
 
-        settings = GPTQConfig(bits=self.bits, group_size=self.group_size, backend="gptq_torch")
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=getattr(torch, dtype), device_map=device, quantization_config=settings
-        )
-        return model.eval()
+def load_gptq(source: Path, bits: int, group_size: int, dtype: str, device: str) -> Any:
+    """Load a GPTQ checkpoint (v1 or v2) on gptq_torch: `auto` picks kernels whose gradients are wrong."""
+    from quantizers.gptqmodel_support import import_gptqmodel
+
+    import_gptqmodel()
+    from transformers import GPTQConfig
+
+    settings = GPTQConfig(bits=bits, group_size=group_size, backend="gptq_torch")
+    return load_dense(source, dtype, device, quantization_config=settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,19 @@ __all__ = [
     "load_dense",
     "load_tokenizer",
     "quantized_layers",
+    "tensor_shapes",
     "write_twin",
 ]
 
 
-def load_dense(source: Path, dtype: str, device: str) -> Any:
-    """Load a dense checkpoint with transformers, in evaluation mode.
+def load_dense(source: Path, dtype: str, device: str, **settings: Any) -> Any:
+    """Load a checkpoint with transformers, in evaluation mode.
+
+    Args:
+        source: its directory.
+        dtype: compute type.
+        device: torch device.
+        settings: more for transformers' from_pretrained, such as how a quantized checkpoint is to be run.
 
     Raises:
         ModelError: transformers cannot load it.
@@ -32,7 +40,9 @@ def load_dense(source: Path, dtype: str, device: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), device_map=device)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=getattr(torch, dtype), device_map=device, **settings
+        )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
@@ -55,6 +65,28 @@ def load_tokenizer(source: Path) -> Any:
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"model '{source}': its tokenizer cannot be loaded: {reason}") from error
+
+
+def tensor_shapes(source: Path) -> dict[str, list[int]]:
+    """Return the shape of every tensor of a safetensors checkpoint, from the files' headers.
+
+    Raises:
+        ModelError: a file is cut off or is no safetensors file.
+    """
+    shapes: dict[str, list[int]] = {}
+    for file in sorted(source.glob("*.safetensors")):
+        try:
+            with file.open("rb") as stream:
+                size = int.from_bytes(stream.read(8), "little")
+                header = json.loads(stream.read(size))
+            ends = [e["data_offsets"][1] for n, e in header.items() if n != "__metadata__"]
+            whole = 8 + size + max(ends, default=0) == file.stat().st_size
+        except (ValueError, KeyError, TypeError, MemoryError, OverflowError):
+            whole, header = False, {}
+        if not whole:
+            raise ModelError(f"'{file}' is cut off or no safetensors file; get or make the checkpoint again")
+        shapes |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    return shapes
 
 
 def quantized_layers(model: Any) -> dict[str, Any]:

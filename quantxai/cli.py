@@ -9,6 +9,7 @@ import typer
 from quantxai import __version__
 from quantxai.commands import catalogue, runs
 from quantxai.commands.present import presented
+from quantxai.commands.quantize import quantize
 from quantxai.commands.sweep import sweep
 from quantxai.installation import check_own_packages
 
@@ -44,6 +45,7 @@ def _before_any_command(
 
 
 app.command()(sweep)
+app.command()(quantize)
 app.command()(runs.report)
 app.command()(runs.query)
 app.command()(catalogue.init)

@@ -108,6 +108,19 @@ class Quantizer(Method):
         return ("float32", "bfloat16", "float16")
 
     @property
+    def rescales(self) -> bool:
+        """Whether scales move from a layer's columns into what precedes it (AWQ).
+
+        Its matrix and the parent's then differ by more than rounding.
+        """
+        return False
+
+    @property
+    def own_source(self) -> Path | None:
+        """Where `load` reads from, if neither the parent nor what `quantize` wrote: made elsewhere."""
+        return None
+
+    @property
     def has_twin(self) -> bool:
         """Whether dense weights reproduce the variant (weight-only methods), so it can run dequantized."""
         return True
@@ -122,10 +135,6 @@ class Quantizer(Method):
 
     def check(self, architecture: Architecture) -> None:
         """Raise ModelError where the method cannot quantize this architecture."""
-
-    rescales: ClassVar[bool] = False
-    """Whether scales are moved from a layer's columns into what precedes it (AWQ), so that its matrix and
-    the parent's differ by more than rounding."""
 
     def quantize(
         self,

@@ -28,6 +28,7 @@ __all__ = [
     "RegisteredModel",
     "architecture",
     "cache_directory",
+    "directory_digest",
     "nearest_existing",
     "pull",
     "require_space",
@@ -103,8 +104,13 @@ def require_space(directory: Path, needed: int, purpose: str) -> None:
         )
 
 
-def resolve(name: str, revision: str | None = None) -> ModelSource:
+def resolve(name: str, revision: str | None = None, quantized: bool = False) -> ModelSource:
     """Find out what a model name means without fetching its weights.
+
+    Args:
+        name: a registered model, a directory or a Hub id.
+        revision: Hub revision.
+        quantized: whether the checkpoint may be a quantized one; a parent may not.
 
     Raises:
         ModelError: no such registered model, directory or Hub id, or no checkpoint in the directory.
@@ -124,7 +130,9 @@ def resolve(name: str, revision: str | None = None) -> ModelSource:
         )
     path = Path(name).expanduser()
     if path.is_dir():
-        return ModelSource(name=path.resolve().name, source=name, digest=_directory_digest(path), path=path)
+        if not quantized:
+            _check_unquantized(path)
+        return ModelSource(name=path.resolve().name, source=name, digest=directory_digest(path), path=path)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ModelError(f"model '{name}': no such directory")
     if "/" not in name:
@@ -170,8 +178,23 @@ def _resolve_hub(name: str, revision: str | None) -> ModelSource:
     )
 
 
-def _directory_digest(path: Path) -> str:
-    """SHA-256 over config and weight files, remembered by size and time of change."""
+def _check_unquantized(path: Path) -> None:
+    try:
+        config = json.loads((path / "config.json").read_text())
+    except (OSError, ValueError):
+        return  # told later, by whoever needs it
+    if isinstance(config, dict) and config.get("quantization_config"):
+        method = config["quantization_config"].get("quant_method", "some method")
+        raise ModelError(
+            f"model '{path}' is quantized already ({method}). Give the unquantized model it was made from as the "
+            'model, and this one as a variant: quantizer = "checkpoint", path = "' + str(path) + '"'
+        )
+
+
+def directory_digest(path: Path) -> str:
+    """Return the SHA-256 over config and weight files, or over one file; remembered by size and time."""
+    if path.is_file():
+        return _digest_of([path])
     config = path / "config.json"
     weights = sorted([*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")])
     if not config.is_file() or not weights:
@@ -179,7 +202,10 @@ def _directory_digest(path: Path) -> str:
             f"model directory '{path}': expected config.json and *.safetensors in it, as transformers' "
             "save_pretrained writes them"
         )
-    files = [config, *weights]
+    return _digest_of([config, *weights])
+
+
+def _digest_of(files: list[Path]) -> str:
     stamp = digest([[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files])
     memo = cache_directory() / "digests" / f"{stamp}.txt"
     if memo.is_file():

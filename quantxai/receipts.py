@@ -28,6 +28,7 @@ __all__ = [
     "measure_text",
     "only_repeats",
     "text_tokens",
+    "unlike_parent",
     "weight_error",
 ]
 
@@ -35,6 +36,8 @@ VERSION = 2
 """Raised when receipts say more or something else, so that cached ones are measured again."""
 TEXT_TOKENS = 2048
 WINDOW = 512
+PIECE = 64
+"""Tokens whose distributions are held at the same time."""
 PROBE = "The capital of France is Paris, and the capital of Japan is"
 LEAST_COSINE = 0.95
 """Below it a kernel's gradient is not the gradient of the function it computes."""
@@ -203,6 +206,46 @@ def changed_layers(model: Any, parent: Any) -> dict[str, str]:
     }
 
 
+def unlike_parent(model: Any, parent: Any, rescales: bool) -> list[str]:
+    """Return the warning that a checkpoint made elsewhere cannot be shown to hold the parent's weights.
+
+    Quantization leaves embeddings and norms alone (a method that rescales only the embeddings and the
+    last norm), so in a checkpoint of the same weights they are the parent's, up to a float type's
+    rounding.
+
+    Args:
+        model: the checkpoint's model.
+        parent: the unquantized model.
+        rescales: whether norms inside the blocks may be scaled.
+    """
+    others = dict(model.named_parameters())
+    different, compared = [], 0
+    for name, expected in parent.named_parameters():
+        embedding, norm = "embed" in name, expected.dim() == 1 and "norm" in name
+        if not (embedding or (norm and not (rescales and ".layers." in name))):
+            continue
+        compared += 1
+        found = others.get(name)
+        if (
+            found is None
+            or found.shape != expected.shape
+            or (found.float() - expected.float()).norm() > 0.01 * expected.float().norm()
+        ):
+            different.append(name)
+    if compared and not different:
+        return []
+    what = (
+        f"{len(different)} of {compared} parameters that quantization leaves alone differ"
+        if compared
+        else "none"
+    )
+    first = f" ({different[0]} first)" if different else ""
+    return [
+        f"not shown to be the parent's weights: {what}{first}. Differences to the parent need not come from "
+        "quantization."
+    ]
+
+
 def weight_error(weight: Any, reference: Any, rescales: bool) -> float:
     """Return the Frobenius norm of weight - reference, in the reference's coordinates.
 
@@ -342,16 +385,17 @@ def _window(model: Any, parent: Any, ids: Sequence[int]) -> _Window:
 
     with torch.inference_mode():
         part = torch.tensor(ids, device=next(parent.parameters()).device)
-        expected = parent(part[None]).logits[0, :-1].float().log_softmax(-1)
-        found = expected if model is parent else model(part[None]).logits[0, :-1].float().log_softmax(-1)
-        gold = part[1:, None]
-        return _Window(
-            loss=-found.gather(1, gold).sum().item(),
-            parent_loss=-expected.gather(1, gold).sum().item(),
-            kl=(expected.exp() * (expected - found)).sum().item(),
-            agreeing=int((expected.argmax(-1) == found.argmax(-1)).sum()),
-            tokens=len(gold),
-        )
+        expected = parent(part[None]).logits[0, :-1]
+        found = expected if model is parent else model(part[None]).logits[0, :-1]
+        sums = [0.0, 0.0, 0.0, 0.0]
+        # Piece by piece: a window's log-probabilities over a large vocabulary are a tenth of a gigabyte.
+        for p, q, gold in zip(*(t.split(PIECE) for t in (expected, found, part[1:, None])), strict=True):
+            p, q = p.float().log_softmax(-1), q.float().log_softmax(-1)
+            sums[0] -= q.gather(1, gold).sum().item()
+            sums[1] -= p.gather(1, gold).sum().item()
+            sums[2] += (p.exp() * (p - q)).sum().item()
+            sums[3] += (p.argmax(-1) == q.argmax(-1)).sum().item()
+        return _Window(sums[0], sums[1], sums[2], int(sums[3]), len(ids) - 1)
 
 
 def _exp(nats: float) -> float | None:

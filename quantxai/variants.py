@@ -24,7 +24,7 @@ from quantxai.errors import ConfigError, MissingExtra, ModelError, nearest
 from quantxai.files import safe_name, write_atomically
 from quantxai.methods import MatchedControl, Quantizer
 from quantxai.models import ModelSource, cache_directory, require_space
-from quantxai.receipts import Receipt, TextMeasures
+from quantxai.receipts import Receipt
 from quantxai.records import digest
 
 __all__ = ["Variant", "load_variant", "prepare", "resolve_variants"]
@@ -177,11 +177,16 @@ def check_packages(variants: list[Variant]) -> None:
             raise MissingExtra(name, "models", f"the quantizer '{variant.quantizer.method}'")
 
 
+def _source(variant: Variant, parent: Path) -> Path:
+    """What the variant's kernel is loaded from."""
+    return variant.quantizer.own_source or variant.checkpoint or parent
+
+
 def load_variant(variant: Variant, parent: Path) -> Any:
     """Load a prepared variant as a transformers model."""
     if variant.twin is not None:
         return load_dense(variant.twin, variant.dtype, variant.device)
-    return variant.quantizer.load(variant.checkpoint or parent, variant.dtype, variant.device)
+    return variant.quantizer.load(_source(variant, parent), variant.dtype, variant.device)
 
 
 Apart = Callable[..., Any]
@@ -222,8 +227,16 @@ def prepare(
         require_space(variant.folder, 4 * size if variant.twin else size, f"variant '{variant.name}'")
         if variant.checkpoint is not None and not variant.made.is_file():
             apart(_make, variant, parent, report)
-        found: Receipt = apart(_measure, variant, parent, report)
-        receipt: dict[str, Any] = found.model_dump(mode="json")
+        facts, logits = json.loads(variant.made.read_text()) if variant.made.is_file() else {}, None
+        if variant.quantizer.weight_bits is not None:
+            found, logits = apart(_inspect, variant, parent, report)
+            facts |= found
+        measures, warnings = apart(_measure, variant, parent, logits, report)
+        if variant.quantizer.calibrated:
+            rounded = apart(_round_on_same_grid, variant, parent, report)
+            facts["rtn_same_grid_perplexity"] = rounded
+            warnings += _unhelpful(variant, measures["perplexity"], rounded)
+        receipt = _receipt(variant, parent, {**facts, **measures}, warnings).model_dump(mode="json")
         _write_json(variant.receipt, receipt)
         return receipt
 
@@ -315,39 +328,79 @@ def _probe_ids(parent: Path, device: str) -> Any:
     return torch.tensor([load_tokenizer(parent)(receipts.PROBE).input_ids], device=device)
 
 
-def _measure(variant: Variant, parent: Path, report: Callable[[str], None]) -> Receipt:
-    """Write the twin where there is one, and measure everything a receipt says."""
+def _inspect(variant: Variant, parent: Path, report: Callable[[str], None]) -> tuple[dict[str, Any], Any]:
+    """Test the kernel against dense matrices, and write these as the twin where there is one.
+
+    Returns:
+        What a receipt says about kernel and layers, and the twin's logits on the probe before it was written.
+    """
     quantizer = variant.quantizer
-    facts: dict[str, Any] = {}
-    if variant.made.is_file():
-        facts = json.loads(variant.made.read_text())
-    plain, model = None, None
-    if quantizer.weight_bits is not None:
-        report(f"{variant.name}: {'writing its dequantized twin' if variant.twin else 'testing its kernel'}")
-        model, plain, found = _inspect(variant, parent)
-        facts |= found
+    report(f"{variant.name}: {'writing its dequantized twin' if variant.twin else 'testing its kernel'}")
+    model = quantizer.load(_source(variant, parent), _kernel_dtype(quantizer, variant.dtype), variant.device)
+    kernels = quantized_layers(model)
+    if not kernels:
+        # A method may also round plain matrices in place.
+        reference = load_dense(parent, variant.dtype, variant.device)
+        names = receipts.changed_layers(model, reference)
+        if not names or variant.twin is not None:
+            raise ModelError(f"variant '{variant.name}': the quantizer left no layer quantized")
+        return receipts.inspect_layers(quantizer, names, model, reference), None
+    ids = _probe_ids(parent, variant.device)
+    dense = dense_copy(model, variant.dtype)
+    facts = receipts.inspect_kernel(model, dense, ids).model_dump()
+    names = {name: type(kernel).__name__ for name, kernel in kernels.items()}
+    del model, kernels
+    logits = receipts.embedding_gradient(dense, ids)[0].cpu()
+    if variant.twin is not None:
+        with _into(variant.twin) as made:
+            dense.save_pretrained(made)
+    reference = load_dense(parent, variant.dtype, variant.device)
+    facts |= receipts.inspect_layers(quantizer, names, dense, reference)
+    return facts, logits.numpy() if variant.twin is not None else None
+
+
+def _measure(
+    variant: Variant, parent: Path, logits: Any, report: Callable[[str], None]
+) -> tuple[dict[str, Any], list[str]]:
+    """Measure a variant beside its parent; return what a receipt says about its outputs, and warnings.
+
+    Args:
+        variant: the variant.
+        parent: directory of the parent checkpoint.
+        logits: what the twin has to give on the probe; None where there is no twin.
+        report: called with a line.
+    """
+    import torch
+
+    quantizer = variant.quantizer
     report(f"{variant.name}: measuring it beside its parent")
-    reference = plain or load_dense(parent, variant.parent_dtype, variant.device)
-    model = model or load_variant(variant, parent)
-    tokenizer = load_tokenizer(parent)
+    model = load_variant(variant, parent)
+    if logits is not None:
+        read = receipts.embedding_gradient(model, _probe_ids(parent, variant.device))[0].cpu()
+        receipts.check_same_logits(torch.from_numpy(logits), read, f"the twin of variant '{variant.name}'")
     is_parent = quantizer.method == "full" and variant.dtype == variant.parent_dtype
-    measures = receipts.measure_text(
-        reference if is_parent else model, reference, receipts.text_tokens(tokenizer)
-    )
+    reference = model if is_parent else load_dense(parent, variant.parent_dtype, variant.device)
+    tokenizer = load_tokenizer(parent)
+    measures = receipts.measure_text(model, reference, receipts.text_tokens(tokenizer))
     generated = _continuations(model, tokenizer)
     by_parent = _continuations(reference, tokenizer) if receipts.only_repeats(generated) else []
     fault = receipts.fault(measures, generated, by_parent)
-    del model, reference, plain
     warnings = [f"broken: {fault}"] if fault else []
-    if quantizer.calibrated:
-        report(f"{variant.name}: measuring round-to-nearest on the same grid, for comparison")
-        facts |= _compare_with_rounding(variant, parent, measures, warnings)
+    if quantizer.own_source is not None:
+        warnings += receipts.unlike_parent(model, reference, quantizer.rescales)
+    found = measures.model_dump(include={"perplexity"} if is_parent else None)
+    return {**found, "fault": fault}, warnings
+
+
+def _receipt(variant: Variant, parent: Path, facts: dict[str, Any], warnings: list[str]) -> Receipt:
+    quantizer = variant.quantizer
     cosine = facts.get("gradient_cosine")
     if "gradient_cosine" in facts and not (cosine or 0) >= receipts.LEAST_COSINE:
-        warnings.append(
+        warnings = [
+            *warnings,
             f"the kernel's gradient at the embeddings is not that of the function it computes (cosine {cosine}): "
-            "methods that use gradients are refused on the kernel"
-        )
+            "methods that use gradients are refused on the kernel",
+        ]
     return Receipt(
         variant=variant.name,
         method=quantizer.method,
@@ -357,49 +410,12 @@ def _measure(variant: Variant, parent: Path, report: Callable[[str], None]) -> R
         dtype=variant.dtype,
         device=variant.device,
         weights_digest=variant.weights_digest,
-        checkpoint_bytes=_size(variant.checkpoint or variant.twin or parent),
-        perplexity=measures.perplexity,
-        fault=fault,
+        checkpoint_bytes=_size(quantizer.own_source or variant.checkpoint or variant.twin or parent),
         versions=machine.versions(),
         warnings=warnings,
         peak_memory_mb=_peak_memory_mb(),
-        **({} if is_parent else measures.model_dump(exclude={"perplexity"})),
         **{"bits_per_weight": quantizer.bits_per_weight, **facts},
     )
-
-
-def _inspect(variant: Variant, parent: Path) -> tuple[Any, Any, dict[str, Any]]:
-    """Test the kernel against dense matrices and write these as the twin where there is one.
-
-    Returns:
-        The model as the variant runs, the parent, and what a receipt says about kernel and layers.
-    """
-    quantizer = variant.quantizer
-    dtype = _kernel_dtype(quantizer, variant.dtype)
-    model = quantizer.load(variant.checkpoint or parent, dtype, variant.device)
-    kernels = quantized_layers(model)
-    names = {name: type(kernel).__name__ for name, kernel in kernels.items()}
-    if not kernels:
-        # A method may also round plain matrices in place.
-        reference = load_dense(parent, variant.dtype, variant.device)
-        names = receipts.changed_layers(model, reference)
-        if not names or variant.twin is not None:
-            raise ModelError(f"variant '{variant.name}': the quantizer left no layer quantized")
-        return model, reference, receipts.inspect_layers(quantizer, names, model, reference)
-    ids = _probe_ids(parent, variant.device)
-    dense = dense_copy(model, variant.dtype)
-    facts = receipts.inspect_kernel(model, dense, ids).model_dump()
-    if variant.twin is not None:
-        del model, kernels
-        with _into(variant.twin) as made:
-            dense.save_pretrained(made)
-        expected = receipts.embedding_gradient(dense, ids)[0]
-        model = dense = load_variant(variant, parent)
-        receipts.check_same_logits(
-            expected, receipts.embedding_gradient(dense, ids)[0], f"the twin of variant '{variant.name}'"
-        )
-    reference = load_dense(parent, variant.dtype, variant.device)
-    return model, reference, facts | receipts.inspect_layers(quantizer, names, dense, reference)
 
 
 def _continuations(model: Any, tokenizer: Any) -> list[str]:
@@ -411,21 +427,24 @@ def _continuations(model: Any, tokenizer: Any) -> list[str]:
     return [generation.text for generation in made]
 
 
-def _compare_with_rounding(
-    variant: Variant, parent: Path, measures: TextMeasures, warnings: list[str]
-) -> dict[str, Any]:
-    """Say in the receipt whether calibration was worth it: round-to-nearest on the same grid."""
+def _round_on_same_grid(variant: Variant, parent: Path, report: Callable[[str], None]) -> float | None:
+    """Return the perplexity of round-to-nearest on the variant's grid."""
     grid = variant.quantizer.grid
     assert grid is not None
+    report(f"{variant.name}: measuring round-to-nearest on the same grid, for comparison")
     control = registry.method("quantizer", "rtn").model_validate(grid._asdict())
     model = control.load(parent, variant.dtype, variant.device)
-    plain = receipts.measure_text(model, model, receipts.text_tokens(load_tokenizer(parent))).perplexity
-    if (measures.perplexity or math.inf) >= (plain or math.inf):
-        warnings.append(
-            f"{variant.quantizer.method} (perplexity {_figure(measures.perplexity)}) does not beat round-to-nearest "
-            f"on the same grid ({_figure(plain)}): its calibration did not help"
-        )
-    return {"rtn_same_grid_perplexity": plain}
+    return receipts.measure_text(model, model, receipts.text_tokens(load_tokenizer(parent))).perplexity
+
+
+def _unhelpful(variant: Variant, perplexity: float | None, rounded: float | None) -> list[str]:
+    """Return the warning that calibration was not worth it, if it was not."""
+    if (perplexity or math.inf) < (rounded or math.inf):
+        return []
+    return [
+        f"{variant.quantizer.method} (perplexity {_figure(perplexity)}) does not beat round-to-nearest "
+        f"on the same grid ({_figure(rounded)}): its calibration did not help"
+    ]
 
 
 def _figure(perplexity: float | None) -> str:
@@ -433,8 +452,12 @@ def _figure(perplexity: float | None) -> str:
 
 
 def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
     return sum(f.stat().st_size for f in path.rglob("*.safetensors"))
 
 
 def _peak_memory_mb() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    """Of this process, or of the largest that it started."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(kind).ru_maxrss for kind in kinds) // 1024

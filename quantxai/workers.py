@@ -7,11 +7,13 @@ whatever a variant allocated is freed for certain when its process ends.
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import os
 import pickle
 import shutil
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -32,7 +34,7 @@ from quantxai.receipts import LEAST_COSINE
 from quantxai.store import Store, rows_to_table, table_to_rows
 from quantxai.variants import Variant, load_variant, prepare
 
-__all__ = ["FetchParent", "Job", "Message", "RunVariant", "ScoreRows", "run_jobs"]
+__all__ = ["FetchParent", "Job", "Message", "RunVariant", "ScoreRows", "WriteCheckpoint", "run_jobs"]
 
 Message = tuple[str, Any]
 """(kind, value): line text; done (CellKey, items, seconds); failed or died (CellKey or job name, reason);
@@ -131,6 +133,28 @@ class RunVariant(Job):
                 f"are not those of the function it computes (cosine {cosine}, at least {LEAST_COSINE} needed). Set "
                 'execution = "dequantized" for this variant.'
             )
+
+
+@dataclass(frozen=True)
+class WriteCheckpoint(Job):
+    """Prepare one variant and copy its checkpoint, with its receipt, to a directory of the user's."""
+
+    variant: Variant
+    parent: Path
+    out: Path
+
+    def __call__(self, send: Send) -> None:
+        """See Job."""
+        receipt = prepare(self.variant, self.parent, lambda text: send("line", text), in_own_process)
+        assert self.variant.checkpoint is not None
+        with tempfile.TemporaryDirectory(dir=self.out.parent, prefix=f".{self.out.name}-") as scratch:
+            made = Path(scratch) / self.out.name
+            shutil.copytree(self.variant.checkpoint, made)
+            (made / "quantxai-receipt.json").write_text(json.dumps(receipt, indent=1))
+            if self.out.is_dir():
+                self.out.rmdir()  # it is empty; see quantxai.interchange
+            made.rename(self.out)
+        send("value", receipt)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ MISTAKES = {
             "[[variants]] no. 2",
             "unknown quantizer 'gptqq'",
             "Did you mean 'gptq'?",
-            "awq, bnb, dtype, full, gptq, noise, rerun, rtn",
+            "awq, bnb, checkpoint, dtype, full, gptq, noise, rerun, rtn",
         ],
     ),
     "unknown explainer": (

@@ -1,0 +1,89 @@
+"""Quantized checkpoints for others to load: GPTQ and AWQ in the layouts that transformers reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantxai import registry
+from quantxai.config import parse_config
+from quantxai.errors import ConfigError, InputError, ModelError, OutOfSpace
+from quantxai.models import nearest_existing, resolve
+from quantxai.variants import check_packages, resolve_variants
+from quantxai.workers import FetchParent, Job, Message, WriteCheckpoint, run_jobs
+
+if TYPE_CHECKING:
+    from quantxai.run import Progress
+
+__all__ = ["quantize"]
+
+
+def quantize(
+    model: str,
+    method: str,
+    options: Mapping[str, Any] | None = None,
+    out: str | Path = "quantized",
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Quantize a model and write a checkpoint that transformers loads as it is.
+
+    Args:
+        model: a registered model, a local directory or a Hub id.
+        method: a quantizer that writes checkpoints: gptq or awq.
+        options: its options, such as `{"bits": 4, "group_size": 64}`.
+        out: the directory to make; it may not exist, or be empty.
+        seed: of the calibration sample.
+        progress: told how it goes.
+
+    Returns:
+        The receipt, which is in `out/quantxai-receipt.json` as well.
+
+    Raises:
+        InputError: the model, the method or the directory cannot be used; nothing was computed.
+        ModelError: quantizing failed or did not pass a self-test.
+    """
+    out = Path(out)
+    entry = {"name": "out", "quantizer": method, "seed": seed, **(options or {})}
+    config = parse_config({"model": {"name": model}, "variants": [{"quantizer": "full"}, entry]}, "quantize")
+    methods = {name: registry.method("quantizer", name) for name in registry.names("quantizer")}
+    writers = [name for name, found in methods.items() if found.writes_checkpoint and found.calibrated]
+    if method not in writers:
+        raise ConfigError(
+            f"the quantizer '{method}' quantizes when a model is loaded and writes no checkpoint. "
+            f"Those that do: {', '.join(writers)}."
+        )
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError(f"'{out}' exists and is not empty; give another directory with --out.")
+    if not nearest_existing(out).is_dir():
+        raise InputError(f"'{out}' cannot be made: '{nearest_existing(out)}' is a file.")
+    source = resolve(config.model.name, config.model.revision)
+    variants = resolve_variants(config, source)
+    check_packages(variants)
+    told: dict[str, Any] = {}
+
+    def handle(job: Job, message: Message) -> None:
+        kind, value = message
+        if kind == "line" and progress is not None:
+            progress.line(value)
+        elif kind == "value":
+            told[job.name] = value
+        elif kind == "full":
+            raise OutOfSpace(value)
+        elif kind in ("failed", "died"):
+            raise ModelError(value[1])
+
+    from quantxai import machine
+
+    log = out.parent / f".{out.name}.log"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        run_jobs([FetchParent("model", machine.cores(), source, variants)], 1, handle, log)
+        job = WriteCheckpoint("quantize", machine.cores(), variants[1], told["model"], out)
+        run_jobs([job], 1, handle, log)
+    finally:
+        log.unlink(missing_ok=True)
+    receipt: dict[str, Any] = told["quantize"]
+    return receipt
