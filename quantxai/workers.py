@@ -130,8 +130,8 @@ class RunVariant(Job):
         if "gradients" in explainer.needs and on_kernel and not (cosine or 0) >= LEAST_COSINE:
             raise ModelError(
                 f"the explainer '{explainer.method}' uses gradients, and on the kernel of '{self.variant.name}' they "
-                f"are not those of the function it computes (cosine {cosine}, at least {LEAST_COSINE} needed). Set "
-                'execution = "dequantized" for this variant.'
+                f"are not those of the same weights as dense matrices (cosine {cosine}, at least {LEAST_COSINE} needed). "
+                'Set execution = "dequantized" for this variant, where it has one, or leave it out.'
             )
 
 

@@ -156,7 +156,10 @@ def test_a_default_written_down_is_the_default_left_out(name: str) -> None:
     required = {key: "rtn-4" for key, option in method.model_fields.items() if option.is_required()}
     defaults = {key: o.default for key, o in method.model_fields.items() if key not in required} | required
 
-    assert method.model_validate(defaults).digest() == method.model_validate(required).digest()
+    short, long = (method.model_validate(options) for options in (required, defaults))
+    assert short == long
+    if name != "checkpoint":  # whose digest is that of files
+        assert short.digest() == long.digest()
     assert all(option.description for option in method.model_fields.values())
 
 
