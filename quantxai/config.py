@@ -180,8 +180,8 @@ DEFAULT_VARIANTS: tuple[dict[str, Any], ...] = (
     {"quantizer": "rtn", "bits": 4, "group_size": 64},
 )
 DEFAULT_EXPLAINERS: tuple[dict[str, Any], ...] = (
-    {"explainer": "counterfactual", "dataset": "news", "n": 20},
-    {"explainer": "counterfactual", "dataset": "inference", "n": 21},
+    {"explainer": "counterfactual", "dataset": "news", "n": 24},
+    {"explainer": "counterfactual", "dataset": "inference", "n": 24},
     {"explainer": "memorization", "dataset": "relations", "n": 216},
 )
 

@@ -130,7 +130,7 @@ class RunVariant(Job):
         if "gradients" in explainer.needs and on_kernel and not (cosine or 0) >= LEAST_COSINE:
             raise ModelError(
                 f"the explainer '{explainer.method}' uses gradients, and on the kernel of '{self.variant.name}' they "
-                f"are not those of the same weights as dense matrices (cosine {cosine}, at least {LEAST_COSINE} needed). "
+                f"are not those of the same weights as dense matrices (cosine {cosine}, needed: {LEAST_COSINE}). "
                 'Set execution = "dequantized" for this variant, where it has one, or leave it out.'
             )
 

@@ -261,3 +261,21 @@ def test_a_whole_sweep_takes_seconds() -> None:
     begin = time.process_time()
     assert len(compare(frame, metrics)) == 150
     assert time.process_time() - begin < 10
+
+
+def test_controls_are_a_family_of_their_own() -> None:
+    """Controls beside the variants change none of their p-values, and are adjusted over themselves."""
+    rng = np.random.default_rng(0)
+    full = rng.normal(size=40)
+    values = {name: list(full + rng.normal(0.2, 0.5, 40)) for name in ("a", "b", "noise", "rerun", "other")}
+    plain = measured({"full": list(full), "a": values["a"], "b": values["b"]}, "nll")
+    beside = measured({"full": list(full), **values}, "nll")
+
+    alone = {f.variant: f.p_adjusted for f in compare(plain, METRICS)}
+    found = {f.variant: f for f in compare(beside, METRICS, controls=["noise", "rerun", "other"])}
+
+    for name in ("a", "b"):
+        assert found[name].p_adjusted == pytest.approx(alone[name], rel=0.2)
+        assert found[name].p_adjusted <= 2 * found[name].p + 1e-12  # type: ignore[operator]
+    smallest = min((found[n] for n in ("noise", "rerun", "other")), key=lambda f: f.p or 1)
+    assert smallest.p_adjusted == pytest.approx(min(1, 3 * smallest.p))  # type: ignore[operator]

@@ -7,6 +7,7 @@ Changed for the test alone: the installation is left to tox (whose own file must
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -134,3 +135,18 @@ def test_contributing_adds_an_explainer(
     found = list(module.Surprise().rows(lm, news, news.items[:3], 0))  # type: ignore[attr-defined]
     assert [r.item for r in found] == [i.id for i in news.items[:3]]
     assert all(r.logprob < 0 for r in found)
+
+
+def test_the_table_of_receipts_is_the_one_that_was_measured() -> None:
+    path = ROOT / "benchmarks" / "receipts_table.py"
+    spec = importlib.util.spec_from_file_location("receipts_table", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = module.PAGE.read_text(encoding="utf-8")
+
+    kept = json.loads(module.KEPT.read_text())
+
+    assert {r["variant"] for r in kept} == {"full", "int8", "nf4", "gptq-4", "gptq-3", "awq-4", "rtn-4"}
+    assert page == module.in_docs(page, module.table(kept))

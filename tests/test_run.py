@@ -325,7 +325,56 @@ def test_an_explainer_on_the_wrong_data_is_refused(tiny_path: Path, tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+# Controls
+
+
+@pytest.mark.e2e
+def test_controls_run_through_the_same_cells(copy: Path, tiny_path: Path) -> None:
+    controls = [{"quantizer": "rerun"}, {"quantizer": "noise", "of": "rtn-4"}]
+    variants = [*config(tiny_path)["variants"][:2], *controls]
+
+    store = sweep(config(tiny_path, variants=variants), copy)
+
+    described = {v["name"]: (v["control"], v["beside"]) for v in store.manifest.variants}
+    assert described == {
+        "full": (False, None),
+        "rtn-4": (False, None),
+        "rerun": (True, None),
+        "noise-rtn-4": (True, "rtn-4"),
+    }
+    tables = {v: store.rows("memorization", variant=v).drop(columns="variant") for v in described}
+    assert tables["rerun"].equals(tables["full"])
+    assert not tables["noise-rtn-4"].equals(tables["full"])
+    rerun = [f for f in store.findings() if f.variant == "rerun"]
+    assert rerun
+    assert all(f.estimate == 0 for f in rerun)
+    receipts = store.receipts()
+    assert receipts["rerun"]["kl"] == 0
+    assert 0.2 < receipts["noise-rtn-4"]["kl"] / receipts["rtn-4"]["kl"] < 5
+
+
 # What fails
+
+
+@pytest.mark.e2e
+def test_a_broken_variant_is_not_explained_unless_asked_for(copy: Path, tiny_path: Path) -> None:
+    variant = next(v for v in plan_of(tiny_path).variants if v.name == "rtn-4")
+    receipt = json.loads(variant.receipt.read_text())
+    variant.receipt.write_text(json.dumps({**receipt, "fault": "its logits are not finite"}))
+    shutil.rmtree(copy)
+
+    with pytest.raises(IncompleteRun, match="rtn-4: broken, and so not explained: its logits are not finite"):
+        sweep(config(tiny_path), copy)
+
+    store = Store.open(copy)
+    assert [(f.variant, f.cell) for f in store.failures()] == [("rtn-4", None)]
+    assert store.receipts()["rtn-4"]["fault"] == "its logits are not finite"
+    assert set(store.rows()["variant"]) == {"full", "nf4"}
+    assert "broken, and so not explained" in (copy / "report.md").read_text()
+
+    again = sweep(config(tiny_path, run_broken=True), copy)
+    assert not again.failures()
+    assert set(again.rows()["variant"]) == {"full", "nf4", "rtn-4"}
 
 
 @pytest.mark.e2e
