@@ -235,6 +235,7 @@ def test_the_label_is_the_folders_name() -> None:
 # quantxai quantize
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("method", ["gptq", "awq"])
 def test_a_written_checkpoint_loads_with_transformers_unchanged(
     method: str, tiny_path: Path, tmp_path: Path
