@@ -446,9 +446,9 @@ def test_unknown_metrics_are_plotted_all_the_same(copy: Store) -> None:
 
 
 def controlled(store: Store) -> Store:
-    """The run with rtn-4 as a control of gptq-3, and int8 as one of the parent."""
+    """The run with nf4 as a control of gptq-3, and int8 as one of the parent."""
     manifest = store.manifest
-    of = {"rtn-4": "gptq-3", "int8": None}
+    of = {"nf4": "gptq-3", "int8": None}
     variants = [
         {**v, "control": True, "beside": of[v["name"]]} if v["name"] in of else v for v in manifest.variants
     ]
@@ -462,25 +462,24 @@ def test_each_effect_stands_beside_its_controls(copy: Store) -> None:
     table = page[page.index('<table class="results">') :]
     head = table[: table.index("</thead>")]
     assert '<th scope="col">gptq-3</th>' in head
-    assert '<th scope="col">rtn-4</th>' not in head
+    assert '<th scope="col">nf4</th>' not in head
     assert '<th scope="col">int8</th>' not in head
     row = table[table.index("<tbody>") : table.index("</tr>", table.index("<tbody>"))]
     columns = dict(
         zip(re.findall(r'<th scope="col">([^<]+)</th>', head)[1:], row.split("<td")[1:], strict=True)
     )
     shown = {name: re.findall(r'class="more control">([\w-]+):', cell) for name, cell in columns.items()}
-    assert shown["gptq-3"] == ["rtn-4", "int8"]
-    assert shown["nf4"] == ["int8"]
-    finding = next(f for f in copy.findings() if (f.variant, f.metric) == ("rtn-4", "own_soft_flip"))
-    assert f"rtn-4: {text.estimate(finding)}" in columns["gptq-3"]
-    assert "<dt>rtn-4 (control)</dt>" in page
+    assert shown["gptq-3"] == ["nf4", "int8"]
+    finding = next(f for f in copy.findings() if (f.variant, f.metric) == ("nf4", "own_soft_flip"))
+    assert f"nf4: {text.estimate(finding)}" in columns["gptq-3"]
+    assert "<dt>nf4 (control)</dt>" in page
 
 
 def test_controls_are_not_part_of_the_answer(copy: Store) -> None:
     page = rebuilt(controlled(copy))
 
     headline = page[page.index('class="headline"') : page.index("<nav")]
-    assert "rtn-4" not in headline
+    assert "nf4" not in headline
     assert "int8" not in headline
-    judged = [f for f in copy.findings() if f.verdict and f.variant not in ("rtn-4", "int8")]
+    judged = [f for f in copy.findings() if f.verdict and f.variant not in ("nf4", "int8")]
     assert f"Of {len(judged)} comparisons" in headline
