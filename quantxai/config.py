@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, model_validator
 
 from quantxai import registry
+from quantxai.conditions import Condition
 from quantxai.errors import ConfigError, InputError, nearest
 from quantxai.methods import Explainer, MatchedControl, Method, Quantizer, Scorer
 from quantxai.records import Record, digest
@@ -115,6 +116,10 @@ class Analysis(Record):
         0.05, gt=0, lt=0.5, description="Family-wise error rate, and 1 - the intervals' level."
     )
     resamples: int = Field(10_000, ge=1_000, description="Bootstrap and permutation resamples.")
+    pool: tuple[Condition, ...] = Field(
+        (),
+        description="Conditions in which compared cells may differ all the same; the report then says so.",
+    )
     margins: dict[str, PositiveFloat] = Field(
         default_factory=dict,
         description='Equivalence margins in place of the metrics\' own: "scorer.metric" = value.',

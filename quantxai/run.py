@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from quantxai import machine
+from quantxai import conditions, machine
 from quantxai.compare import compare
 from quantxai.config import SweepConfig, parse_config
 from quantxai.errors import CorruptCell, IncompleteRun, ModelError, OutOfSpace, RunError
@@ -156,9 +156,17 @@ class _Sweep:
                 f"{len(corrupt)} stored cell(s) do not match their checksum:{names}\nNothing else is affected. "
                 "Give the same command with --recompute-corrupt to compute them again."
             )
+        self._check_conditions()
         for key in corrupt:
             self.progress.line(f"discarding the corrupt cell {key.id}")
             self.store.discard(key)
+
+    def _check_conditions(self) -> None:
+        """Refuse to add to stored cells what could not be compared with them, before it is computed."""
+        stored = self.store.conditions()
+        missing = [c.key.variant for c in self.plan.rows if not self.store.has(c.key)]
+        now = [(name, {"engine": conditions.engine()}) for name in dict.fromkeys(missing)]
+        conditions.check([*stored, *now], self.plan.parent.name, self.plan.config.analysis.pool)
 
     def _fetch(self) -> Path:
         if self.plan.model.path is None or any(not v.prepared for v in self.plan.variants):
@@ -287,6 +295,7 @@ def compare_run(store: Store) -> None:
         (s["scorer"], m["name"]): Metric.model_validate(m) for s in manifest.scorers for m in s["metrics"]
     }
     analysis = manifest.analysis
+    conditions.check(store.conditions(), manifest.parent, analysis.get("pool", ()))
     findings = compare(
         store.measurements(),
         metrics,

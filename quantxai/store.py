@@ -176,6 +176,10 @@ class Store:
         meta: dict[str, Any] = self._sidecar(key)["meta"]
         return meta
 
+    def conditions(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return variant and conditions of every stored cell of rows; see quantxai.conditions."""
+        return [(key.variant, self.meta(key).get("conditions") or {}) for key in self._done("rows")]
+
     def discard(self, key: CellKey) -> None:
         """Forget a cell, so that the next sweep computes it again."""
         self._file(key, ".json").unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quantxai.conditions import conditions
 from quantxai.errors import ModelError, OutOfSpace, QuantxaiError
 from quantxai.methods import Explainer, ScoringContext
 from quantxai.models import ModelSource, architecture, pull
@@ -101,15 +102,24 @@ class RunVariant(Job):
             send("line", f"{self.variant.name}: explaining {items} items")
             start = time.perf_counter()
             lm = open_lm(self.variant, self.parent, self.batch_tokens)
+            under = conditions(self.variant.model.digest, self.batch_tokens, lm.tokenizer)
             seconds = round(time.perf_counter() - start, 3)
             receipt = {**receipt, "load_started": round(time.time() - seconds, 3), "load_seconds": seconds}
             for cell in sorted(self.cells, key=lambda c: -len(c.items)):
                 # Anew for each: what an engine remembers of earlier calls (prefixes, judged texts) moves the
                 # last bit of later ones, and a resumed run must not differ from an undisturbed one.
-                self._compute(cell, lm.anew(), receipt, store, send)
+                self._compute(cell, lm.anew(), receipt, under, store, send)
         store.write_receipt(self.variant.name, receipt)
 
-    def _compute(self, cell: RowCell, lm: Any, receipt: dict[str, Any], store: Store, send: Send) -> None:
+    def _compute(
+        self,
+        cell: RowCell,
+        lm: Any,
+        receipt: dict[str, Any],
+        under: dict[str, Any],
+        store: Store,
+        send: Send,
+    ) -> None:
         explainer = cell.entry.explainer
         start = time.perf_counter()
         try:
@@ -120,7 +130,12 @@ class RunVariant(Job):
             send("failed", (cell.key, describe(error)))
             return
         seconds = round(time.perf_counter() - start, 3)
-        meta = {"started": round(time.time() - seconds, 3), "seconds": seconds, "items": len(rows)}
+        meta = {
+            "started": round(time.time() - seconds, 3),
+            "seconds": seconds,
+            "items": len(rows),
+            "conditions": under,
+        }
         store.write(cell.key, rows_to_table(rows, explainer.row), meta)
         send("done", (cell.key, len(cell.items), seconds))
 

@@ -245,6 +245,8 @@ def test_an_interrupted_sweep_says_how_to_resume(call: Callable[..., Result], in
 
 def test_ctrl_c_ends_a_real_process_plainly(tmp_path: Path) -> None:
     code = (
+        # A background process of a shell without job control has SIGINT ignored, and children inherit that.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys, time, types, quantxai; from quantxai import cli\n"
         "def sweep(*a, **k): print('started', flush=True); time.sleep(60)\n"
         "quantxai.run = types.SimpleNamespace(sweep=sweep)\n"

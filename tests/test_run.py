@@ -24,6 +24,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from quantxai import conditions  # noqa: E402
+from quantxai.conditions import NotComparable  # noqa: E402
 from quantxai.config import parse_config  # noqa: E402
 from quantxai.errors import ConfigError, CorruptCell, IncompleteRun, ModelError, RunError  # noqa: E402
 from quantxai.plan import Plan, make_plan  # noqa: E402
@@ -323,6 +325,33 @@ def test_an_explainer_on_the_wrong_data_is_refused(tiny_path: Path, tmp_path: Pa
             config(tiny_path, explainers=[{"explainer": "memorization", "dataset": "news"}]), tmp_path / "run"
         )
     assert not (tmp_path / "run").exists()
+
+
+# Conditions
+
+
+def test_a_run_continued_under_another_engine_is_refused_before_it_computes(
+    copy: Path, tiny_path: Path
+) -> None:
+    sidecars = list((copy / "rows").rglob("*.json"))
+    for file in sidecars:
+        sidecar = json.loads(file.read_text())
+        under = sidecar["meta"]["conditions"]
+        assert set(under) == set(conditions.NAMES)
+        assert under["engine"] == conditions.engine()
+        under["engine"] = "transformers 4, torch 1"
+        file.write_text(json.dumps(sidecar))
+    more = [*config(tiny_path)["variants"], {"quantizer": "bnb", "format": "fp4"}]
+    lines = Lines()
+
+    with pytest.raises(NotComparable, match=r"engine: full: transformers 4, torch 1; fp4: transformers 5"):
+        sweep(config(tiny_path, variants=more), copy, progress=lines)
+    assert not any("explaining" in line for line in lines.said)
+
+    pooled = {"resamples": 1000, "pool": ["engine"]}
+    store = sweep(config(tiny_path, variants=more, analysis=pooled), copy)
+    assert {f.variant for f in store.findings()} == {"rtn-4", "nf4", "fp4"}
+    assert "Pooled on request" in (copy / "report.md").read_text()
 
 
 # Controls

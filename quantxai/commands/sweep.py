@@ -51,6 +51,10 @@ def sweep(
     run_broken: Annotated[
         bool, typer.Option("--run-broken", help="Explain variants that fail the sanity gate, too.")
     ] = False,
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CONDITION", help="Compare although this differs between stored cells."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Quantize, explain, score, compare, report.
@@ -64,6 +68,8 @@ def sweep(
     Example: quantxai sweep --model path/to/model --out runs/mine
     """
     settings = _configuration(config, model, n, workers)
+    if pool:
+        settings = _pooling(settings, pool)
     if run_broken:
         settings = settings.model_copy(update={"run_broken": True})
     with _naming(config):
@@ -98,6 +104,14 @@ def _configuration(path: Path | None, model: str | None, n: int | None, workers:
     if n is not None:
         changes["explainers"] = tuple(e.model_copy(update={"n": min(n, e.n or n)}) for e in config.explainers)
     return config.model_copy(update=changes)
+
+
+def _pooling(config: SweepConfig, pool: list[str]) -> SweepConfig:
+    from quantxai.config import Analysis
+    from quantxai.validation import validate
+
+    analysis = validate(Analysis, {**config.analysis.model_dump(), "pool": pool}, "--pool")
+    return config.model_copy(update={"analysis": analysis})
 
 
 def _run(config: SweepConfig, out: Path, recompute_corrupt: bool, as_json: bool) -> None:

@@ -68,6 +68,12 @@ def caveats(
             f"{listing(dense)} ran dequantized: dense matrices that hold exactly the quantized weights. What "
             "a kernel's own arithmetic adds is not measured, and no speed can be read off."
         )
+    if manifest.analysis.get("pool"):
+        names = [metric_label(str(name)) for name in manifest.analysis["pool"]]
+        found.append(
+            f"Pooled on request: cells may differ in {listing(names)}, so a difference between variants may be "
+            "a difference of these."
+        )
     found += _seeds(manifest, receipts)
     found += _few_groups(manifest, findings)
     missing = [f for f in findings if f.n_missing and f.metric != "failure"]
