@@ -23,7 +23,7 @@ MISTAKES = {
             "[[variants]] no. 2",
             "unknown quantizer 'gptqq'",
             "Did you mean 'gptq'?",
-            "awq, bnb, checkpoint, dtype, full, gptq, noise, rerun, rtn",
+            "awq, bnb, checkpoint, dtype, fp8, full, gptq, noise, rerun, rtn",
         ],
     ),
     "unknown explainer": (
@@ -62,7 +62,7 @@ MISTAKES = {
     ),
     "misspelt key in [analysis]": (
         "[analysis]\nalfa = 0.1",
-        ["'analysis.alfa'", "Did you mean 'alpha'?", "margins, resamples"],
+        ["'analysis.alfa'", "Did you mean 'alpha'?", "margins, pool, resamples"],
     ),
     "misspelt key of a variant": (
         '[[variants]]\nquantizer = "full"\nexecuton = "kernel"',
