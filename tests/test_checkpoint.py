@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,6 +165,31 @@ def test_another_parents_checkpoint_is_told(
 
     assert "not shown to be the parent's weights" in receipt["warnings"][0]
     assert "model.embed_tokens.weight first" in receipt["warnings"][0]
+
+
+@pytest.mark.e2e
+def test_what_autoawq_itself_wrote_is_read(tiny_path: Path, tmp_path: Path) -> None:
+    """The published layout, from the project that defined it and not from its successor."""
+    python = os.environ.get("QUANTXAI_AUTOAWQ_PYTHON", "")
+    if not Path(python).is_file():
+        reason = "no Python with AutoAWQ 0.2.9: run tox -e autoawq,e2e"
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    script = Path(__file__).parent / "write_autoawq.py"
+    done = subprocess.run(
+        [python, "-W", "ignore", str(script), str(tiny_path), str(tmp_path / "written")],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+    receipt = prepare(variant_of(tiny_path, tmp_path / "written"), tiny_path, lambda line: None)
+
+    assert (receipt["kernel"], receipt["quantized_layers"]) == ("AwqTorchLinear", 14)
+    assert receipt["bits_per_weight"] == 4 + 20 / 32
+    assert 0.01 < receipt["relative_error"] < 0.2
+    assert receipt["gradient_cosine"] > 0.999
+    assert receipt["kl"] < 0.1
+    assert receipt["perplexity"] < 1.2 * receipt["parent_perplexity"]
+    assert receipt["warnings"] == []
 
 
 # What is refused
