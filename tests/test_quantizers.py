@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -553,3 +556,36 @@ def test_int8_runs_with_outlier_columns(tiny_path: Path, probe: Any) -> None:
 
     assert torch.isfinite(mixed).all()
     assert not torch.equal(plain, mixed)
+
+
+@pytest.mark.e2e
+def test_the_gpu_benchmark_runs_on_a_cpu_at_toy_size(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "gpu" / "run.sh"
+    tiny = [
+        "--device",
+        "cpu",
+        "--sizes",
+        "toy",
+        "--dtype",
+        "float32",
+        "--prompt",
+        "64",
+        "--rows",
+        "2",
+        "--new",
+        "4",
+    ]
+    done = subprocess.run(
+        ["bash", str(script), *tiny, "--methods", "full", "nf4", "rtn-4", "--json"],
+        env={**os.environ, "PYTHON": sys.executable, "OUT": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert json.loads(done.stdout.splitlines()[-1]) == report
+    found = {r["method"]: r for r in report["results"]}
+    assert not any("error" in r for r in found.values()), found
+    assert found["nf4"]["gradient_cosine"] > 0.999
+    assert found["rtn-4"]["gradient_cosine"] > 0.999
+    assert found["nf4"]["weight_bytes"] < found["full"]["weight_bytes"]
+    assert all(r["prefill_tokens_per_s"] > 0 and r["generation_tokens_per_s"] > 0 for r in found.values())

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# All quantizers on random Llamas of 1B and 8B shape, on one NVIDIA GPU and without a network. Writes one JSON
+# into benchmarks/results/. Arguments go to run.py, so `run.sh --device cpu --sizes toy` tries it anywhere.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+exec "${PYTHON:-python}" benchmarks/gpu/run.py --out "${OUT:-benchmarks/results}/gpu.json" "$@"
