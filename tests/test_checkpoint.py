@@ -167,6 +167,39 @@ def test_another_parents_checkpoint_is_told(
     assert "model.embed_tokens.weight first" in receipt["warnings"][0]
 
 
+@pytest.mark.parametrize(("form", "bits", "error"), [("Q8_0", 8, 0.01), ("Q4_0", 4, 0.15)])
+def test_a_gguf_file_becomes_a_variant(
+    form: str, bits: int, error: float, tiny_path: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("gguf")
+    from test_models import write_gguf
+
+    file = tmp_path / f"tiny.{form}.gguf"
+    write_gguf(tiny_path, file, form)
+    variant = variant_of(tiny_path, file)
+
+    receipt = prepare(variant, tiny_path, lambda line: None)
+
+    assert (variant.name, variant.execution, receipt["weight_bits"]) == (f"tiny.{form}", "kernel", bits)
+    assert receipt["quantized_layers"] == 14
+    assert error / 20 < receipt["relative_error"] < error
+    assert 0 < receipt["kl"] < 0.5
+    assert receipt["warnings"] == []
+    assert receipt["checkpoint_bytes"] == file.stat().st_size
+
+
+def test_a_gguf_file_that_is_cut_off_is_refused(tiny_path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    from test_models import write_gguf
+
+    file = tmp_path / "tiny.gguf"
+    write_gguf(tiny_path, file, "Q8_0")
+    file.write_bytes(file.read_bytes()[:5000])
+
+    with pytest.raises(ModelError, match="not a readable GGUF file"):
+        variant_of(tiny_path, file)
+
+
 @pytest.mark.e2e
 def test_what_autoawq_itself_wrote_is_read(tiny_path: Path, tmp_path: Path) -> None:
     """The published layout, from the project that defined it and not from its successor."""

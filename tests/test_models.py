@@ -320,8 +320,8 @@ def test_what_a_killed_download_left_is_removed_by_the_next(
 # GGUF and shapes
 
 
-def write_gguf(parent: Path, out: Path) -> None:
-    """Write a Llama checkpoint as llama.cpp's converter would, in float32."""
+def write_gguf(parent: Path, out: Path, projections: str = "F32") -> None:
+    """Write a Llama checkpoint as llama.cpp's converter would, in float32 but for the projections."""
     import gguf
     import torch
     from transformers import AutoModelForCausalLM
@@ -349,7 +349,9 @@ def write_gguf(parent: Path, out: Path) -> None:
         if kind in heads:  # llama.cpp pairs the rotated halves differently
             half = value.shape[0] // heads[kind] // 2
             value = value.reshape(heads[kind], 2, half, -1).swapaxes(1, 2).reshape(value.shape)
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), value.contiguous().numpy())
+        form = gguf.GGMLQuantizationType[projections if kind.endswith("_proj") else "F32"]
+        data = gguf.quants.quantize(value.contiguous().numpy(), form)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), data, raw_dtype=form)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
