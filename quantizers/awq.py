@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from unittest.mock import patch
 
 from pydantic import Field
 
+from quantizers.gptqmodel_support import START_SECONDS, solver_bytes
 from quantxai.checkpoints import load_dense
 from quantxai.lm import Architecture
 from quantxai.methods import Grid, Quantizer, check_group_size
+from quantxai.shapes import Shape
+
+if TYPE_CHECKING:
+    from quantxai.devices import Device
 
 __all__ = ["AWQ"]
 
@@ -73,6 +78,14 @@ class AWQ(Quantizer):
     def check(self, architecture: Architecture) -> None:
         """See Quantizer.check."""
         check_group_size(self.group_size, architecture)
+
+    def making_bytes(self, shape: Shape, tokens: int, device: str) -> int:
+        """See Quantizer.making_bytes. Packing makes a 16-bit copy."""
+        return solver_bytes(shape, tokens, device, 7.5)
+
+    def making_seconds(self, shape: Shape, tokens: int, device: Device) -> float:
+        """See Quantizer.making_seconds. 20 candidates for the scales, and about twelve passes beside them."""
+        return START_SECONDS + tokens * 32 * 2 * shape.linear_parameters / device.flops
 
     def quantize(
         self,

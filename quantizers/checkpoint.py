@@ -1,4 +1,4 @@
-"""A quantized checkpoint made elsewhere, as a variant: GPTQ, AWQ, bitsandbytes or GGUF.
+"""A quantized checkpoint made elsewhere, as a variant: GPTQ, AWQ, bitsandbytes, compressed-tensors, GGUF.
 
 What it was quantized from cannot be known, only made plausible: its receipt compares the parameters
 that quantization leaves alone with the parent's and warns where they differ.
@@ -7,8 +7,8 @@ that quantization leaves alone with the parent's and warns where they differ.
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,32 +17,46 @@ from pydantic import Field
 from quantxai.checkpoints import load_dense, tensor_shapes
 from quantxai.errors import ModelError
 from quantxai.methods import Quantizer
-from quantxai.models import directory_digest, pull, resolve
+from quantxai.models import ModelSource, pull, read_config, resolve
 from quantxai.records import digest
 
 __all__ = ["Checkpoint"]
 
-WORD = 32
-"""Bits of the integers that GPTQ and AWQ pack weights into."""
-
 
 class Described(NamedTuple):
-    """What a checkpoint says of itself."""
+    """What a checkpoint says of itself.
+
+    Attributes:
+        format: gptq, awq, bitsandbytes, compressed-tensors or gguf.
+        bits: per weight.
+        group_size: weights that share a scale; null for a whole row.
+        symmetric: whether there are no zero points.
+        weight_only: whether layers' inputs stay as they are.
+        word: bits of the integers that weights are packed into.
+        scale_bits: of a scale.
+    """
 
     format: str
     bits: int
     group_size: int | None
     symmetric: bool
+    weight_only: bool = True
+    word: int = 32
+    scale_bits: float = 16
 
 
 class Checkpoint(Quantizer):
     """An existing quantized checkpoint, by path or Hub id."""
 
     method: ClassVar[str] = "checkpoint"
-    summary: ClassVar[str] = "a quantized checkpoint made elsewhere: GPTQ, AWQ, bitsandbytes, GGUF"
+    summary: ClassVar[str] = (
+        "a quantized checkpoint made elsewhere: GPTQ, AWQ, bitsandbytes, compressed-tensors, GGUF"
+    )
     packages: ClassVar[tuple[str, ...]] = ()
 
-    path: str = Field(description="Its directory, a .gguf file, or a Hub id (owner/name).")
+    path: str = Field(
+        description="Its directory, a .gguf file, or either on the Hub: owner/name, owner/name/file.gguf."
+    )
     revision: str | None = Field(None, description="Hub revision; the newest where left out.")
 
     @property
@@ -52,7 +66,7 @@ class Checkpoint(Quantizer):
 
     def digest(self) -> str:
         """Return the SHA-256 of the checkpoint itself, wherever it lies."""
-        return digest([self.method, self.version, _weights_digest(self.path, self.revision)])
+        return digest([self.method, self.version, self._resolved.digest])
 
     @property
     def label(self) -> str:
@@ -66,11 +80,22 @@ class Checkpoint(Quantizer):
 
     @property
     def bits_per_weight(self) -> float | None:
-        """See Quantizer.bits_per_weight."""
+        """See Quantizer.bits_per_weight. Null where it depends on the layer, or a file holds several formats."""
+        return self.layer_bits(0) if self.described.group_size else None
+
+    def layer_bits(self, width: int) -> float | None:
+        """See Quantizer.layer_bits."""
         found = self.described
-        if found.format not in ("gptq", "awq") or not found.group_size:
+        if found.format == "gguf":
             return None
-        return found.bits + (16 + (0 if found.symmetric else found.bits)) / found.group_size
+        zero_point = 0 if found.symmetric else found.bits
+        return found.bits + (found.scale_bits + zero_point) / (found.group_size or width)
+
+    def kernel_bits(self, width: int, number_bits: int) -> float:
+        """See Quantizer.kernel_bits. GGUF and compressed-tensors are unpacked when they are loaded."""
+        if self.described.format in ("gguf", "compressed-tensors"):
+            return number_bits
+        return super().kernel_bits(width, number_bits)
 
     @property
     def kernel_dtypes(self) -> tuple[str, ...]:
@@ -79,19 +104,32 @@ class Checkpoint(Quantizer):
 
     @property
     def has_twin(self) -> bool:
-        """A GGUF file is read into dense matrices already, and int8 also rounds activations."""
+        """A GGUF file is read into dense matrices already; others may also round activations."""
         found = self.described
-        return found.format in ("gptq", "awq") or (found.format == "bitsandbytes" and found.bits == 4)
+        return found.weight_only and found.format != "gguf"
 
     @property
     def rescales(self) -> bool:
-        """See Quantizer.rescales."""
-        return self.described.format == "awq"
+        """See Quantizer.rescales. Makers of compressed-tensors do it too (AWQ, SmoothQuant), and do not say."""
+        return self.described.format in ("awq", "compressed-tensors")
 
     @property
     def own_source(self) -> Path:
         """See Quantizer.own_source."""
-        return _directory(self.path, self.revision)
+        return pull(self._resolved, lambda line: None)
+
+    @property
+    def download_bytes(self) -> int:
+        """See Quantizer.download_bytes."""
+        return self._resolved.download_bytes
+
+    def fetch(self, report: Callable[[str], None]) -> None:
+        """See Quantizer.fetch."""
+        pull(self._resolved, report)
+
+    @property
+    def _resolved(self) -> ModelSource:
+        return _resolve(self.path, self.revision)
 
     def load(self, source: Path, dtype: str, device: str) -> Any:
         """See Quantizer.load. The kernel is pinned as for what is quantized here."""
@@ -105,6 +143,11 @@ class Checkpoint(Quantizer):
 
             load = load_gptq if found.format == "gptq" else load_awq
             return load(source, found.bits, found.group_size or -1, dtype, device)
+        if found.format == "compressed-tensors":
+            _check_bits(source, found)
+            from quantizers.compressed import load_compressed
+
+            return load_compressed(source, dtype, device)
         from quantizers.bnb import keep_weights_packed_once, use_exact_float_matmul
 
         if found.bits == 8 and device == "cpu":
@@ -114,29 +157,18 @@ class Checkpoint(Quantizer):
         return model
 
 
-def _directory(path: str, revision: str | None) -> Path:
-    file = Path(path).expanduser()
-    if file.suffix == ".gguf":
-        if not file.is_file():
-            raise ModelError(f"checkpoint '{path}': no such file")
-        return file
-    return pull(resolve(path, revision, quantized=True), lambda line: None)
-
-
 @functools.cache
-def _weights_digest(path: str, revision: str | None) -> str:
-    file = Path(path).expanduser()
-    if file.suffix == ".gguf":
-        return directory_digest(_directory(path, revision))
-    return resolve(path, revision, quantized=True).digest
+def _resolve(path: str, revision: str | None) -> ModelSource:
+    """Find the checkpoint once a process: a digest is asked for by every cell, and the Hub would be, too."""
+    return resolve(path, revision, quantized=True)
 
 
 @functools.cache
 def _described(path: str, revision: str | None) -> Described:
-    directory = _directory(path, revision)
-    if directory.suffix == ".gguf":
-        return Described("gguf", _gguf_bits(directory), None, False)
-    config = json.loads((directory / "config.json").read_text())
+    if path.endswith(".gguf"):
+        file = _resolve(path, revision).path
+        return Described("gguf", _bits_of(path) if file is None else _gguf_bits(file), None, False)
+    config = read_config(_resolve(path, revision))
     settings: Mapping[str, Any] = config.get("quantization_config") or {}
     method = str(settings.get("quant_method", "")).lower()
     if not settings:
@@ -154,34 +186,74 @@ def _described(path: str, revision: str | None) -> Described:
         symmetric = bool(settings.get("sym", not settings.get("zero_point", True)))
         return Described(method, int(bits), int(group) if group and int(group) > 0 else None, symmetric)
     if method == "bitsandbytes":
-        return Described(method, 8 if settings.get("load_in_8bit") else 4, None, False)
+        if settings.get("load_in_8bit"):
+            return Described(method, 8, None, True, weight_only=False, scale_bits=32)
+        # Scales of 64 weights are float32, or 8 bits under a float32 scale of 256 of them.
+        doubled = settings.get("bnb_4bit_use_double_quant")
+        return Described(method, 4, 64, True, scale_bits=8 + 32 / 256 if doubled else 32)
+    if method == "compressed-tensors":
+        return _described_compressed(path, settings)
     raise ModelError(
         f"checkpoint '{path}': quant_method = \"{method}\" cannot be read here; supported: gptq, awq, bitsandbytes, "
-        "and .gguf files"
+        "compressed-tensors, and .gguf files"
+    )
+
+
+def _described_compressed(path: str, settings: Mapping[str, Any]) -> Described:
+    """Read its groups of layers, which have to be of one kind."""
+    groups = [g for g in (settings.get("config_groups") or {}).values() if isinstance(g, dict)]
+    found = {_described_group(group) for group in groups if (group.get("weights") or {}).get("num_bits")}
+    if len(found) == 1:
+        return found.pop()
+    said = "quantizes layers in different ways" if found else "names no group with quantized weights"
+    raise ModelError(
+        f"checkpoint '{path}': its quantization_config {said}; what can be read here has one scheme for all "
+        "quantized layers"
+    )
+
+
+def _described_group(group: Mapping[str, Any]) -> Described:
+    weights = group["weights"]
+    block_float = weights.get("type") == "float" and bool(weights.get("group_size"))
+    return Described(
+        "compressed-tensors",
+        int(weights["num_bits"]),
+        weights.get("group_size"),
+        bool(weights.get("symmetric", True)),
+        weight_only=not (group.get("input_activations") or group.get("output_activations")),
+        word=8 if block_float else 32,
+        scale_bits=8 if block_float else 16,
     )
 
 
 def _check_bits(source: Path, found: Described) -> None:
     """Refuse a config that lies about its bits: the packed tensors' shapes tell."""
     shapes = tensor_shapes(source)
-    for name, shape in shapes.items():
-        stem, _, leaf = name.rpartition(".")
-        if leaf != "qweight" or f"{stem}.scales" not in shapes:
-            continue
-        groups, outputs = shapes[f"{stem}.scales"]
-        if found.format == "awq":
-            packed, width = shape[1], outputs
-        else:
-            packed = shape[0]
-            width = (
-                shapes[f"{stem}.g_idx"][0] if f"{stem}.g_idx" in shapes else groups * (found.group_size or 0)
-            )
-        if width and packed * WORD != width * found.bits:
+    for name in shapes:
+        packed, width = _packed(name, shapes, found)
+        if width and packed * found.word != width * found.bits:
+            held = packed * found.word / width
             raise ModelError(
                 f"checkpoint '{source}': config.json says {found.bits} bits, but the tensor '{name}' of shape "
-                f"{tuple(shape)} holds {packed * WORD / width:g} bits a weight. The config or the files are wrong; "
-                "get the checkpoint again from where it was made."
+                f"{tuple(shapes[name])} holds {held:g} bits a weight. The config or the files are wrong; get the "
+                "checkpoint again from where it was made."
             )
+
+
+def _packed(name: str, shapes: Mapping[str, Sequence[int]], found: Described) -> tuple[int, int]:
+    """Return how many words hold how many weights along a packed tensor's packed side; 0, 0 for any other."""
+    stem, _, leaf = name.rpartition(".")
+    scales = shapes.get(f"{stem}.scales" if leaf == "qweight" else f"{stem}.weight_scale")
+    if leaf not in ("qweight", "weight_packed") or scales is None:
+        return 0, 0
+    rows, columns = shapes[name]
+    if leaf == "weight_packed":
+        # Only whole weights are put into a word here: one of 3 bits takes more.
+        return (columns, scales[1] * (found.group_size or 0)) if found.word % found.bits == 0 else (0, 0)
+    if found.format == "awq":
+        return columns, scales[1]
+    order = shapes.get(f"{stem}.g_idx")
+    return rows, order[0] if order else scales[0] * (found.group_size or 0)
 
 
 def _load_gguf(file: Path, dtype: str, device: str) -> Any:
@@ -214,6 +286,10 @@ def _gguf_bits(file: Path) -> int:
             counts[tensor.tensor_type.name] = counts.get(tensor.tensor_type.name, 0) + int(tensor.n_elements)
     except (ValueError, OSError, IndexError) as error:
         raise ModelError(f"checkpoint '{file}': not a readable GGUF file: {error}") from error
-    most = max(counts, key=lambda name: counts[name])
-    digits = [int(c) for c in most if c.isdigit()]
-    return digits[0] if digits and most[0] in "QI" else 16
+    return _bits_of(max(counts, key=lambda name: counts[name]))
+
+
+def _bits_of(name: str) -> int:
+    """Bits that the name of a GGUF format says, Q4_K or IQ3_XS, alone or in a file's name; else 16."""
+    found = re.search(r"(?:^|[^A-Za-z])I?Q([2-8])_", name)
+    return int(found[1]) if found else 16

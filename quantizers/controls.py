@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from quantxai.checkpoints import disturbed, load_dense
+from quantxai.checkpoints import disturbed
 from quantxai.methods import Control, MatchedControl
 
 __all__ = ["Dtype", "Noise", "Rerun"]
@@ -24,26 +24,11 @@ class Rerun(Control):
 
     method: ClassVar[str] = "rerun"
     summary: ClassVar[str] = "control: the unquantized parent once more"
-    packages: ClassVar[tuple[str, ...]] = ()
 
     @property
     def label(self) -> str:
         """See Quantizer.label."""
         return "rerun"
-
-    @property
-    def weight_bits(self) -> None:
-        """See Quantizer.weight_bits."""
-        return None
-
-    @property
-    def has_twin(self) -> bool:
-        """Its weights are dense already."""
-        return False
-
-    def load(self, source: Path, dtype: str, device: str) -> Any:
-        """See Quantizer.load."""
-        return load_dense(source, dtype, device)
 
 
 class Dtype(Rerun):
@@ -73,27 +58,12 @@ class Noise(MatchedControl):
 
     method: ClassVar[str] = "noise"
     summary: ClassVar[str] = "control: Gaussian noise as large as another variant's quantization error"
-    packages: ClassVar[tuple[str, ...]] = ()
 
     @property
     def label(self) -> str:
         """See Quantizer.label."""
         return f"noise-{self.of}"
 
-    @property
-    def weight_bits(self) -> None:
-        """See Quantizer.weight_bits."""
-        return None
-
-    @property
-    def has_twin(self) -> bool:
-        """Its weights are dense already."""
-        return False
-
     def disturb(self, parent: Path, errors: Mapping[str, float], out: Path, seed: int) -> None:
         """See MatchedControl.disturb."""
         disturbed(parent, errors, seed).save_pretrained(out)
-
-    def load(self, source: Path, dtype: str, device: str) -> Any:
-        """See Quantizer.load."""
-        return load_dense(source, dtype, device)

@@ -14,7 +14,7 @@ try:
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
 
     import quantxai.engine
-    import quantxai.workers  # noqa: F401
+    import quantxai.jobs  # noqa: F401
 finally:
     os.dup2(_terminal, 2)
     os.close(_terminal)

@@ -18,6 +18,7 @@ __all__ = [
     "load_dense",
     "load_tokenizer",
     "quantized_layers",
+    "stored_dtype",
     "tensor_shapes",
     "write_twin",
 ]
@@ -50,6 +51,13 @@ def load_dense(source: Path, dtype: str, device: str, **settings: Any) -> Any:
             "folder and give the same command again: it is made anew."
         ) from error
     return model.eval()
+
+
+def stored_dtype(source: Path) -> str:
+    """Return the float type a checkpoint's config says it is stored in; float32 where it does not."""
+    from transformers import AutoConfig
+
+    return str(AutoConfig.from_pretrained(source).dtype or "float32").removeprefix("torch.")
 
 
 def load_tokenizer(source: Path) -> Any:
@@ -90,33 +98,40 @@ def tensor_shapes(source: Path) -> dict[str, list[int]]:
 
 
 def quantized_layers(model: Any) -> dict[str, Any]:
-    """Return the layers whose stored weight is not a plain floating-point matrix, by name.
+    """Return the layers that do more than multiply with a floating-point matrix, by name.
 
-    Found by structure: anything with in_features and out_features that is no torch.nn.Linear over an
-    ordinary floating-point parameter.
+    Found by structure: anything with in_features and out_features, unless it is a torch.nn.Linear over
+    an ordinary floating-point parameter and with torch.nn.Linear's own forward.
     """
     import torch
 
-    found = {}
-    for name, module in model.named_modules():
-        if not (hasattr(module, "in_features") and hasattr(module, "out_features")):
-            continue
-        weight = getattr(module, "weight", None)
-        plain = (
-            type(module) is torch.nn.Linear
-            and isinstance(weight, torch.nn.Parameter)
-            and type(weight.data) is torch.Tensor
-            and weight.is_floating_point()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if hasattr(module, "in_features")
+        and hasattr(module, "out_features")
+        and not (
+            type(module) is torch.nn.Linear and _has_plain_matrix(module) and "forward" not in vars(module)
         )
-        if not plain:
-            found[name] = module
-    return found
+    }
+
+
+def _has_plain_matrix(module: Any) -> bool:
+    import torch
+
+    weight = getattr(module, "weight", None)
+    return (
+        isinstance(weight, torch.nn.Parameter)
+        and type(weight.data) is torch.Tensor
+        and weight.is_floating_point()
+    )
 
 
 def effective_weight(module: Any, dtype: Any) -> Any:
     """Return the matrix [out_features, in_features] a linear layer multiplies with.
 
-    The identity is fed through the layer and its bias taken off, so packed weights never matter.
+    Packed weights never matter: where there is no plain matrix, the identity is fed through the layer
+    and its bias taken off.
 
     Args:
         module: any layer that is linear in its input.
@@ -124,6 +139,8 @@ def effective_weight(module: Any, dtype: Any) -> Any:
     """
     import torch
 
+    if _has_plain_matrix(module) and module.weight.shape == (module.out_features, module.in_features):
+        return module.weight.detach().to(dtype, copy=True)
     device = next((t.device for t in [*module.parameters(), *module.buffers()]), torch.device("cpu"))
     with torch.inference_mode(), exact_half_products():
         columns = module(torch.eye(module.in_features, dtype=dtype, device=device))

@@ -8,6 +8,7 @@ import typer
 
 from quantxai import __version__
 from quantxai.commands import catalogue, runs
+from quantxai.commands.plan import plan
 from quantxai.commands.present import presented
 from quantxai.commands.quantize import quantize
 from quantxai.commands.sweep import sweep
@@ -45,6 +46,7 @@ def _before_any_command(
 
 
 app.command()(sweep)
+app.command()(plan)
 app.command()(quantize)
 app.command()(runs.report)
 app.command()(runs.query)

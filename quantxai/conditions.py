@@ -97,8 +97,8 @@ def check(
         )
         raise NotComparable(
             f"what is stored was not computed under the same conditions, so that a difference could be theirs:{lines}\n"
-            "Nothing was computed. Compute all of it in a new directory (--out DIR), or compare all the same with "
-            f"{' '.join(f'--pool {name}' for name in refused)}; the report will say so."
+            "Nothing was computed. Compute all of it in a new directory (--out DIR), or compare all the same: give the "
+            f"sweep command again with {' '.join(f'--pool {name}' for name in refused)}; the report will say so."
         )
     return found
 

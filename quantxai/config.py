@@ -46,10 +46,15 @@ class ModelConfig(Record):
 
 
 class Calibration(Record):
-    """The text GPTQ and AWQ are fitted to: the built-in calibration splits, mixed."""
+    """The text GPTQ and AWQ are fitted to: the built-in calibration splits, mixed, or your own."""
 
     sequences: int = Field(32, ge=1, description="Number of calibration sequences.")
     length: int = Field(256, ge=16, description="Tokens of each sequence.")
+    path: str | None = Field(
+        None,
+        description="Your own text in place of the built-in ones: a UTF-8 file, texts separated by empty lines. It "
+        "may hold none of the evaluated texts.",
+    )
 
 
 class VariantConfig(Record):

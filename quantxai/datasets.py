@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,14 +210,35 @@ def take(dataset: Dataset, n: int | None, seed: int) -> Dataset:
     return dataset.model_copy(update={"items": tuple(i for i in dataset.items if i.id in chosen)})
 
 
-def calibration_texts(seed: int) -> list[str]:
-    """Return the calibration texts of all built-in sets in a seeded random order.
+def calibration_texts(seed: int, path: str | None = None) -> list[str]:
+    """Return the calibration texts in a seeded random order.
 
-    Headlines, inference pairs with label and explanation, and facts as sentences; none shares an item
-    with what any built-in set evaluates or demonstrates.
+    The built-in ones are headlines, inference pairs with label and explanation, and facts as sentences;
+    none shares an item with what any built-in set evaluates or demonstrates.
+
+    Args:
+        seed: of the order.
+        path: a text file to take in their place, texts separated by empty lines.
+
+    Raises:
+        DataError: there is no such file, or it is not UTF-8 text.
     """
-    texts = list(_builtin.calibration())
+    texts = list(_builtin.calibration()) if path is None else _own_texts(Path(path).expanduser())
     random.Random(seed).shuffle(texts)
+    return texts
+
+
+def _own_texts(file: Path) -> list[str]:
+    remedy = "Give a UTF-8 text file, texts separated by empty lines, or leave calibration.path out."
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f'calibration.path = "{file}": not UTF-8 at byte {error.start}. {remedy}') from None
+    except OSError as error:
+        raise DataError(f'calibration.path = "{file}": {(error.strerror or "").lower()}. {remedy}') from None
+    texts = [t.strip() for t in re.split(r"\n\s*\n", text) if t.strip()]
+    if not texts:
+        raise DataError(f'calibration.path = "{file}": holds no text. {remedy}')
     return texts
 
 

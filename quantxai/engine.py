@@ -16,125 +16,19 @@ batched beyond floating-point tolerance.
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from quantxai.caches import continued, growing_cache, layers_of
 from quantxai.errors import InputError, ModelError
 from quantxai.lm import Continuation, Generation, LanguageModel
+from quantxai.prefixes import LOGIT_BYTES, Prefixes, Row, States, fitting, in_batch_order, shared_prefixes
 
 __all__ = ["TransformersModel"]
-
-MIN_PREFIX = 16
-"""Shorter shared prefixes cost more bookkeeping than they save."""
-KEPT_TOKENS = 4096
-"""Tokens of computed prefixes kept for later calls."""
-BUSY_TOKENS = 512
-"""A batch of this many tokens runs matrix products at full speed on a CPU."""
-ROOM = 32
-"""Tokens that cached keys and values can grow by before they are moved."""
-LOGIT_BYTES = 2**28
-"""Most memory a batch's scored logits may take, bytes (float32)."""
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One prompt of a batch: its place in the call, its shared prefix and what follows it."""
-
-    index: int
-    prefix: tuple[int, ...]
-    rest: tuple[int, ...]
-
-    @property
-    def length(self) -> int:
-        return len(self.prefix) + len(self.rest)
-
-
-def shared_prefixes(prompts: Sequence[Sequence[int]], reserve: Sequence[int]) -> list[_Row]:
-    """Split every prompt into a prefix shared with its neighbours and the rest.
-
-    Args:
-        prompts: token ids.
-        reserve: for each prompt, the number of last tokens that must stay in the rest (>= 1).
-
-    Returns:
-        Rows ordered so that equal prefixes, then similar lengths, stand together.
-    """
-    order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
-    rows: list[_Row] = []
-    start = 0
-    while start < len(order):
-        first = prompts[order[start]]
-        size = len(first) - reserve[order[start]]
-        end = start + 1
-        while end < len(order):
-            other = prompts[order[end]]
-            common = _common(first, other, min(size, len(other) - reserve[order[end]]))
-            if common < MIN_PREFIX:
-                break
-            size, end = common, end + 1
-        cut = size if end - start > 1 else 0
-        rows += [_Row(i, tuple(prompts[i][:cut]), tuple(prompts[i][cut:])) for i in order[start:end]]
-        start = end
-    return sorted(rows, key=_order)
-
-
-def _order(row: _Row) -> tuple[bool, int, tuple[int, ...], int]:
-    # By what has to be computed: padding before a prefix costs attention only, padding the rest costs all.
-    return bool(row.prefix), len(row.rest), row.prefix, row.index
-
-
-def _common(a: Sequence[int], b: Sequence[int], limit: int) -> int:
-    for i in range(max(limit, 0)):
-        if a[i] != b[i]:
-            return i
-    return max(limit, 0)
-
-
-_States = list[tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values [1, heads, tokens, dimension] of one prefix, layer by layer."""
-
-
-class _Prefixes:
-    """The prefixes computed last, so that later calls with the same instructions find them."""
-
-    def __init__(self) -> None:
-        self._states: OrderedDict[tuple[int, ...], _States] = OrderedDict()
-
-    def find(self, prefix: tuple[int, ...]) -> _States | None:
-        """Return a prefix's states: a leading part of known states serves as well."""
-        for known, states in self._states.items():
-            if known[: len(prefix)] == prefix:
-                self._states.move_to_end(known)
-                return [(k[:, :, : len(prefix)], v[:, :, : len(prefix)]) for k, v in states]
-        return None
-
-    def fit(self, row: _Row, reserve: int) -> _Row:
-        """Cut a row where a known prefix ends, if that keeps most of what it shares."""
-        tokens = row.prefix + row.rest
-        limit = len(row.prefix) or len(tokens) - reserve
-        cut = max((_common(tokens, known, min(limit, len(known))) for known in self._states), default=0)
-        if cut < max(MIN_PREFIX, 0.75 * len(row.prefix)):
-            return row
-        return _Row(row.index, tokens[:cut], tokens[cut:])
-
-    def compute(
-        self,
-        prefixes: Sequence[tuple[int, ...]],
-        run: Callable[[Sequence[tuple[int, ...]]], list[_States]],
-    ) -> None:
-        """Compute prefixes and keep them, forgetting the ones longest unused beyond KEPT_TOKENS."""
-        if not prefixes:
-            return
-        self._states.update(zip(prefixes, run(prefixes), strict=True))
-        while len(self._states) > len(prefixes) and sum(map(len, self._states)) > KEPT_TOKENS:
-            self._states.popitem(last=False)
 
 
 class TransformersModel(LanguageModel):
@@ -163,7 +57,7 @@ class TransformersModel(LanguageModel):
         self.device = next(model.parameters()).device
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 2**30)
         self._shares_prefixes = _shares_prefixes(model.config)
-        self._known = _Prefixes()
+        self._known = Prefixes()
         end = getattr(model.generation_config, "eos_token_id", None)
         end = tokenizer.eos_token_id if end is None else end
         self._end_ids = set(end) if isinstance(end, list | tuple) else {end}
@@ -184,7 +78,7 @@ class TransformersModel(LanguageModel):
         self._check_lengths(tokens, max_new_tokens)
         results: dict[int, Generation] = {}
 
-        def run(rows: list[_Row]) -> None:
+        def run(rows: list[Row]) -> None:
             results.update(self._continue(rows, self._forward(rows, 1), max_new_tokens, tuple(stop)))
 
         self._run(self._rows(tokens, [1] * len(tokens)), max_new_tokens, 1, run)
@@ -208,7 +102,7 @@ class TransformersModel(LanguageModel):
         generations: dict[int, Generation] = {}
         continued: dict[int, Continuation] = {}
 
-        def run(rows: list[_Row]) -> None:
+        def run(rows: list[Row]) -> None:
             state = self._forward(rows, 1)
             found = self._score_next(*state, [scored[r.index] for r in rows])
             continued.update((r.index, c) for r, c in zip(rows, found, strict=True))
@@ -228,7 +122,7 @@ class TransformersModel(LanguageModel):
         # The token before the first scored one predicts it and so must be in the rest.
         rows = self._rows([pairs[i][0] for i in wanted], [pairs[i][1] + 1 for i in wanted])
 
-        def run(batch: list[_Row]) -> None:
+        def run(batch: list[Row]) -> None:
             keep = max(pairs[wanted[r.index]][1] for r in batch) + 1
             logits, _, _ = self._forward(batch, keep)
             for row, row_logits in zip(batch, logits, strict=True):
@@ -250,7 +144,7 @@ class TransformersModel(LanguageModel):
             )
         out = np.full((len(prompts), len(choices)), np.nan)
 
-        def run(batch: list[_Row]) -> None:
+        def run(batch: list[Row]) -> None:
             logits, _, _ = self._forward(batch, 1)
             picked = logits[:, -1].float().log_softmax(-1)[:, firsts].cpu().double().numpy()
             for row, values in zip(batch, picked, strict=True):
@@ -293,26 +187,26 @@ class TransformersModel(LanguageModel):
 
     # -- batches ---------------------------------------------------------------------------------
 
-    def _rows(self, tokens: Sequence[Sequence[int]], reserve: Sequence[int]) -> list[_Row]:
+    def _rows(self, tokens: Sequence[Sequence[int]], reserve: Sequence[int]) -> list[Row]:
         if self._shares_prefixes:
             rows = [self._known.fit(r, reserve[r.index]) for r in shared_prefixes(tokens, reserve)]
-            return sorted(rows, key=_order)
-        rows = [_Row(i, (), tuple(t)) for i, t in enumerate(tokens)]
+            return sorted(rows, key=in_batch_order)
+        rows = [Row(i, (), tuple(t)) for i, t in enumerate(tokens)]
         return sorted(rows, key=lambda r: (r.length, r.index))
 
-    def _run(self, rows: list[_Row], extra: int, logits: int, run: Callable[[list[_Row]], None]) -> None:
+    def _run(self, rows: list[Row], extra: int, logits: int, run: Callable[[list[Row]], None]) -> None:
         """Call `run` on batches within the budget, halving it whenever memory runs out."""
         vocabulary = int(self.model.config.get_text_config().vocab_size)
         with torch.inference_mode():
             while rows:
                 most = max(1, LOGIT_BYTES // (4 * vocabulary * logits))
-                batch = rows[: min(most, _fitting(rows, self.batch_tokens, extra))]
+                batch = rows[: min(most, fitting(rows, self.batch_tokens, extra))]
                 try:
                     run(batch)
                 except torch.OutOfMemoryError:
                     if len(batch) == 1:
                         raise
-                    self._known = _Prefixes()
+                    self._known = Prefixes()
                     torch.cuda.empty_cache()
                     self.batch_tokens = max(self.batch_tokens // 2, 1)
                     continue
@@ -320,7 +214,7 @@ class TransformersModel(LanguageModel):
                 if self.tick:
                     self.tick(len(batch))
 
-    def _forward(self, batch: list[_Row], keep: int) -> tuple[torch.Tensor, Any, torch.Tensor]:
+    def _forward(self, batch: list[Row], keep: int) -> tuple[torch.Tensor, Any, torch.Tensor]:
         """Run a batch; return logits [rows, keep, vocabulary], the cache and the mask so far."""
         cache, prefix_mask = self._prefixes(batch)
         ids, rest_mask = self._pad([r.rest for r in batch])
@@ -350,10 +244,10 @@ class TransformersModel(LanguageModel):
                 mask[row, -len(s) :] = 1
         return ids.to(self.device), mask.to(self.device)
 
-    def _prefixes(self, batch: list[_Row]) -> tuple[Any, torch.Tensor]:
+    def _prefixes(self, batch: list[Row]) -> tuple[Any, torch.Tensor]:
         """The batch's cached prefixes, one row each, and their mask."""
         distinct = tuple(dict.fromkeys(r.prefix for r in batch))
-        cache = _cache(self.model.config)
+        cache = growing_cache(self.model.config)
         if not any(distinct):
             return cache, torch.zeros((len(batch), 0), dtype=torch.long, device=self.device)
         self._known.compute([p for p in distinct if self._known.find(p) is None], self._run_prefixes)
@@ -361,15 +255,15 @@ class TransformersModel(LanguageModel):
         place = {p: i for i, p in enumerate(distinct)}
         select = torch.tensor([place[r.prefix] for r in batch], device=self.device)
         _, mask = self._pad(distinct)
-        for index, layer in enumerate(_layers(cache, len(states[0] or ()))):
+        for index, layer in enumerate(layers_of(cache, len(states[0] or ()))):
             keys, values = (_stack([s[index][kind] for s in states if s]) for kind in (0, 1))
             layer.update(keys[select], values[select])
         return cache, mask[select]
 
-    def _run_prefixes(self, prefixes: Sequence[tuple[int, ...]]) -> list[_States]:
+    def _run_prefixes(self, prefixes: Sequence[tuple[int, ...]]) -> list[States]:
         """Run prefixes through the model; return each one's keys and values, layer by layer."""
         ids, mask = self._pad(prefixes)
-        cache = self._call(ids, mask, _cache(self.model.config), 1).past_key_values
+        cache = self._call(ids, mask, growing_cache(self.model.config), 1).past_key_values
         return [
             [
                 (k.keys[i : i + 1, :, -len(p) :].clone(), k.values[i : i + 1, :, -len(p) :].clone())
@@ -389,9 +283,7 @@ class TransformersModel(LanguageModel):
         if longer < 1:
             return [_continuation(row, t) for row, t in zip(first, tokens, strict=True)]
         ids, more = self._pad([t[:-1] for t in tokens])
-        after = self._call(
-            ids, torch.cat([mask, more], dim=1), _shallow_copy(cache, self.model.config), longer
-        )
+        after = self._call(ids, torch.cat([mask, more], dim=1), continued(cache, self.model.config), longer)
         return [
             _continuation(torch.cat([start, rest[len(rest) - len(t) + 1 :]]), t)
             for start, rest, t in zip(first, after.logits, tokens, strict=True)
@@ -399,7 +291,7 @@ class TransformersModel(LanguageModel):
 
     def _continue(
         self,
-        batch: list[_Row],
+        batch: list[Row],
         state: tuple[torch.Tensor, Any, torch.Tensor],
         max_new_tokens: int,
         stop: tuple[str, ...],
@@ -451,97 +343,11 @@ def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.cat([torch.nn.functional.pad(p, (0, 0, width - p.shape[2], 0)) for p in parts])
 
 
-def _cache(config: Any) -> DynamicCache:
-    """An empty cache, which grows in place wherever it would grow by concatenation."""
-    cache = DynamicCache(config=config)
-    cache.layers = [_GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    if cache.layer_class_to_replicate is DynamicLayer:
-        cache.layer_class_to_replicate = _GrowingLayer
-    return cache
-
-
-class _GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not followed by mypy
-    """Keys and values with room for ROOM more tokens.
-
-    Concatenation copies every key and value of every row once per generated token, 8 % of the time
-    that edits take on a CPU.
-    """
-
-    keys: torch.Tensor
-    values: torch.Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._room: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See DynamicLayer.update. What it was first given is never written to."""
-        start = self.get_seq_length()
-        if start == 0:
-            super().update(key_states, value_states)
-            return self.keys, self.values
-        end = start + key_states.shape[-2]
-        if self._room is None or self._room[0].shape[-2] < end:
-            self._room = (_widened(self.keys, end + ROOM), _widened(self.values, end + ROOM))
-        keys, values = self._room
-        keys[..., start:end, :] = key_states
-        values[..., start:end, :] = value_states
-        self.keys, self.values = keys[..., :end, :], values[..., :end, :]
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """See DynamicLayer.batch_select_indices."""
-        super().batch_select_indices(indices)
-        self._room = None
-
-
-def _widened(states: torch.Tensor, width: int) -> torch.Tensor:
-    """A copy of [rows, heads, tokens, dimension] with `width` tokens; those added are not initialised."""
-    wide = states.new_empty((*states.shape[:2], width, states.shape[3]))
-    wide[..., : states.shape[2], :] = states
-    return wide
-
-
-def _shallow_copy(cache: Any, config: Any) -> Any:
-    """A cache that continues from the same keys and values and leaves them as they are."""
-    copy = _cache(config)
-    for source, target in zip(cache.layers, _layers(copy, len(cache.layers)), strict=True):
-        target.update(source.keys, source.values)
-    return copy
-
-
-def _layers(cache: Any, count: int) -> list[Any]:
-    """The cache's layers, created where the cache makes them lazily."""
-    while len(cache.layers) < count:
-        cache.layers.append(cache.layer_class_to_replicate())
-    return list(cache.layers)
-
-
 def _continuation(logits: torch.Tensor, tokens: Sequence[int]) -> Continuation:
     values = logits.float().log_softmax(-1)
     gold = values.gather(1, torch.tensor(tokens, device=values.device)[:, None])
     ranks = (values > gold).sum(-1) + 1
     return Continuation(tuple(gold[:, 0].tolist()), tuple(ranks.tolist()))
-
-
-def _fitting(rows: Sequence[_Row], budget: int, extra: int) -> int:
-    """How many of the first rows make the next batch; at least one.
-
-    Within the token budget, padded to the longest; without mixing rows with and without a prefix, since
-    the latter would only be padding there; and, when nothing is to be generated, only until padding
-    would exceed a fifth of a batch that is large enough to keep the processor busy.
-    """
-    prefix = rest = count = 0
-    for row in rows:
-        prefix, rest = max(prefix, len(row.prefix)), max(rest, len(row.rest))
-        over = (count + 1) * (prefix + rest + extra) > budget
-        wasteful = not extra and count * rest >= BUSY_TOKENS and len(rows[0].rest) < 0.8 * rest
-        if count and (over or wasteful or bool(row.prefix) != bool(rows[0].prefix)):
-            break
-        count += 1
-    return count
 
 
 def _shares_prefixes(config: Any) -> bool:

@@ -1,50 +1,42 @@
 """What a sweep will cost, before it is started: download, disk, memory and time.
 
 Time follows from what was measured where this run has stored cells of the same explainer, and
-otherwise from arithmetic: 2 floating-point operations per parameter and token, at a rate that a
-tenth of a second of matrix products finds on this machine. Good to a factor of two at best.
+otherwise from the operations that `quantxai.footprint` counts. Good to a factor of two at best.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Collection
 from pathlib import Path
 
-import numpy as np
 from pydantic import Field
 
+from quantxai.devices import Device, this_machine
+from quantxai.errors import ModelError
+from quantxai.footprint import (
+    LIBRARY_BYTES,
+    explaining_seconds,
+    footprints,
+    preparation_seconds,
+    prompt_tokens,
+    reading_seconds,
+)
 from quantxai.manifest import CellKey
-from quantxai.models import MODELS, ModelSource
-from quantxai.plan import Entry, Plan, RowCell
+from quantxai.models import MODELS, ModelSource, read_config
+from quantxai.plan import Plan, RowCell
 from quantxai.records import Record
+from quantxai.shapes import Shape, shape_of
 from quantxai.store import Store
-from quantxai.variants import Variant
 
-__all__ = ["Estimate", "estimate", "parameters", "tokens_per_item"]
+__all__ = ["Estimate", "estimate", "parameters"]
 
-# Measured with a 135M model on two cores, against numpy's float32 matrix products: reading a prompt
-# reaches 0.6 of their rate (bfloat16 instructions: 2.2 times that), generating a third of the prompt's.
-EFFICIENCY = 0.6
-BFLOAT16_GAIN = 2.2
-GENERATION_COST = 3.0
-KERNEL_COST = 2.0
-"""A quantized kernel on a CPU against dense matrices."""
-CALIBRATION_COST = 3.0
-"""Passes over the calibration text that GPTQ and AWQ cost, their own arithmetic included."""
-PERPLEXITY_TOKENS = 2048
-CHARACTERS_PER_TOKEN = 4
-PROMPT_TOKENS = 12
-"""Wording around an item; demonstrations before it are computed once for all items."""
 START_SECONDS = 4.0
 """Of one variant's process: fork, load, first pass."""
 FIXED_SECONDS = 10.0
 """Planning, comparison, report."""
 CONVERSION_SECONDS = 30.0
-LIBRARY_BYTES = 900_000_000
-"""torch, transformers and a quantizer's package in memory, once for all processes."""
 ROW_BYTES = 1_000
 
 
@@ -53,10 +45,10 @@ class Estimate(Record):
 
     download_bytes: int
     disk_bytes: int = Field(description="What stays on the disk: model, checkpoints, twins, cells.")
-    memory_bytes: int = Field(description="Peak of all processes at the same time.")
-    seconds: float | None = Field(
-        description="Without the download; null on a GPU, where nothing was measured."
+    memory_bytes: int | None = Field(
+        description="Peak of all processes at the same time; null where the model's shape is not known."
     )
+    seconds: float | None = Field(description="Without the download; null on a GPU or an unknown shape.")
     basis: str = Field(description="How the time was found.")
 
 
@@ -70,21 +62,29 @@ def estimate(plan: Plan, store: Store, done: Collection[CellKey]) -> Estimate:
     """
     count = parameters(plan.model)
     todo = [c for c in plan.rows if c.key not in done]
-    measured = _seconds_per_item(plan, store, done)
-    seconds, basis = None, "not estimated on a GPU"
-    if plan.parent.device == "cpu":
-        rate = _rate(plan.parent.dtype)
-        seconds = _seconds(plan, todo, done, measured, 2 * count / rate)
-        basis = f"{rate / 1e9:.0f} GFLOP/s measured on this machine just now"
-        if measured:
-            basis += ", and the cells this run has stored"
+    seconds = memory = None
+    try:
+        shape = shape_of(read_config(plan.model), plan.model.source)
+        device = this_machine(plan.parent.dtype) if plan.parent.device == "cpu" else _ANY_GPU
+        memory, basis = _memory(plan, todo, shape, device), device.basis
+        if device.kind == "cpu":
+            measured = _seconds_per_item(plan, store, done)
+            seconds = _seconds(plan, todo, done, measured, shape, device)
+            basis += ", and the cells this run has stored" if measured else ""
+    except ModelError as error:
+        basis = f"not estimated: {error}"
     return Estimate(
-        download_bytes=plan.model.download_bytes,
+        download_bytes=plan.model.download_bytes + _foreign(plan),
         disk_bytes=_disk(plan, todo, count),
-        memory_bytes=_memory(plan, todo, count),
+        memory_bytes=memory,
         seconds=seconds,
         basis=basis,
     )
+
+
+_ANY_GPU = Device(
+    "a GPU", "cuda", 0, 1.0, 1.0, 1.0, "bfloat16", "not estimated on a GPU: see quantxai plan --gpu"
+)
 
 
 def parameters(model: ModelSource) -> int:
@@ -104,18 +104,6 @@ def _numbers_in(file: Path) -> int:
     return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 
-def _rate(dtype: str) -> float:
-    """Floating-point operations per second that reading a prompt reaches here."""
-    matrix = np.ones((768, 768), dtype=np.float32)
-    matrix @ matrix
-    start, products = time.perf_counter(), 0
-    while time.perf_counter() - start < 0.1:
-        matrix @ matrix
-        products += 1
-    plain = products * 2 * matrix.shape[0] ** 3 / (time.perf_counter() - start)
-    return plain * EFFICIENCY * (BFLOAT16_GAIN if dtype == "bfloat16" else 1)
-
-
 def _seconds_per_item(plan: Plan, store: Store, done: Collection[CellKey]) -> dict[tuple[str, str], float]:
     """Mean seconds per item of the stored cells, by explainer and data set."""
     spent: dict[tuple[str, str], list[tuple[float, int]]] = {}
@@ -131,77 +119,59 @@ def _seconds(
     todo: list[RowCell],
     done: Collection[CellKey],
     measured: dict[tuple[str, str], float],
-    per_token: float,
+    shape: Shape,
+    device: Device,
 ) -> float:
+    """What all processes take together, over their number; each has its share of the processor."""
+    share = device._replace(
+        flops=device.flops / plan.workers, float32_flops=device.float32_flops / plan.workers
+    )
     explaining = 0.0
     for cell in todo:
         known = measured.get((cell.key.explainer, cell.key.dataset))
-        if known is not None:
-            explaining += known * len(cell.items)
-        else:
-            quantized = cell.variant.quantizer.weight_bits is not None
-            slower = KERNEL_COST if quantized and cell.variant.execution == "kernel" else 1
-            explaining += len(cell.items) * tokens_per_item(cell.entry) * per_token * slower
+        if known is None:
+            whole = explaining_seconds(cell.variant, cell.entry, plan.config.batch_tokens, shape, share)
+            known = whole / cell.entry.items
+        explaining += known * len(cell.items)
     scoring = sum(
-        cell.entry.items * _item_tokens(cell.entry) * per_token
+        reading_seconds(prompt_tokens(cell.entry) * cell.entry.items, shape, share, scored=True)
         for cell in plan.scores
         if cell.key not in done
     )
     waiting = {c.variant.name for c in todo} | {v.name for v in plan.variants if not v.prepared}
-    preparing = sum(_tokens_to_prepare(v) * per_token for v in plan.variants if not v.prepared)
+    preparing = sum(preparation_seconds(v, shape, share) for v in plan.variants if not v.prepared)
     conversion = CONVERSION_SECONDS if plan.model.path is None else 0
-    return FIXED_SECONDS + conversion + preparing + explaining + scoring + START_SECONDS * len(waiting)
+    shared = preparing + explaining + scoring + START_SECONDS * len(waiting)
+    return FIXED_SECONDS + conversion + shared / plan.workers
 
 
-def _tokens_to_prepare(variant: Variant) -> float:
-    if not variant.quantizer.calibrated:
-        return PERPLEXITY_TOKENS
-    calibration = variant.calibration.sequences * variant.calibration.length
-    return CALIBRATION_COST * calibration + 2 * PERPLEXITY_TOKENS
-
-
-def _item_tokens(entry: Entry) -> float:
-    characters = sum(len(item.text) for shard in entry.shards for item in shard)
-    return characters / max(1, entry.items) / CHARACTERS_PER_TOKEN
-
-
-def tokens_per_item(entry: Entry) -> float:
-    """Return the tokens one item costs, a generated one counted as GENERATION_COST tokens of a prompt."""
-    prompt = PROMPT_TOKENS + _item_tokens(entry)
-    tokens = 0.0
-    if "generate" in entry.explainer.needs:
-        # Answers end by themselves, about as long as the item.
-        longest = float(getattr(entry.explainer, "max_new_tokens", 64))
-        tokens += prompt + GENERATION_COST * min(longest, prompt)
-    if entry.explainer.needs - {"generate"}:
-        tokens += 2 * prompt
-    return tokens
+def _foreign(plan: Plan) -> int:
+    """Bytes of checkpoints made elsewhere that have to be fetched, each once."""
+    distinct = {v.quantizer.digest(): v.quantizer for v in plan.variants}
+    return sum(quantizer.download_bytes for quantizer in distinct.values())
 
 
 def _disk(plan: Plan, todo: list[RowCell], count: int) -> int:
     dense = count * (4 if plan.parent.dtype == "float32" else 2)
-    total = 0 if plan.model.path is not None else 2 * count
+    total = _foreign(plan) + (0 if plan.model.path is not None else 2 * count)
     for variant in plan.variants:
         if variant.twin is not None and not variant.twin.is_dir():
             total += dense
         if variant.checkpoint is not None and not variant.checkpoint.is_dir():
             # Embeddings stay at 16 bit; in small models they are a fifth of the parameters.
-            total += int(count * (0.2 * 2 + 0.8 * (variant.quantizer.bits_per_weight or 16) / 8))
+            bits = variant.quantizer.bits_per_weight or variant.quantizer.weight_bits or 16
+            total += int(count * (0.2 * 2 + 0.8 * bits / 8))
     return total + ROW_BYTES * sum(len(c.items) for c in todo)
 
 
-def _memory(plan: Plan, todo: list[RowCell], count: int) -> int:
-    """Processes at a time, each with its weights and one batch; forks share the libraries.
-
-    Solving GPTQ and AWQ takes twice the weights in float32.
-    """
-    waiting = {c.variant.name for c in todo}
-    width = 4 if plan.parent.dtype == "float32" else 2
-    largest = 0
-    for variant in plan.variants:
-        if variant.name in waiting or not variant.prepared:
-            solving = variant.quantizer.calibrated and not variant.prepared
-            largest = max(largest, count * (8 if solving else 2 * width))
-    batch = 400_000_000 * plan.config.batch_tokens // 8192
-    workers = min(plan.workers, max(1, len(waiting)))
-    return LIBRARY_BYTES + (workers * (largest + batch) if largest else 0)
+def _memory(plan: Plan, todo: list[RowCell], shape: Shape, device: Device) -> int:
+    """Processes at a time, each as large as the largest variant; forks share the libraries."""
+    ready = {v.name for v in plan.variants if v.prepared}
+    waiting = {c.variant.name for c in todo} | ({v.name for v in plan.variants} - ready)
+    libraries = LIBRARY_BYTES[device.kind]
+    found = [
+        f.explaining_bytes if f.variant in ready else f.peak_bytes - libraries
+        for f in footprints(plan, shape, device)
+        if f.variant in waiting
+    ]
+    return libraries + min(plan.workers, len(found)) * max(found, default=0)

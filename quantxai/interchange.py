@@ -1,4 +1,4 @@
-"""Quantized checkpoints for others to load: GPTQ and AWQ in the layouts that transformers reads."""
+"""Quantized checkpoints for others to load: in the layouts that transformers reads."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantxai import registry
+from quantxai import machine, registry
 from quantxai.config import parse_config
 from quantxai.errors import ConfigError, InputError, ModelError, OutOfSpace
+from quantxai.jobs import FetchParent, WriteCheckpoint
+from quantxai.methods import Control
 from quantxai.models import nearest_existing, resolve
 from quantxai.variants import check_packages, resolve_variants
-from quantxai.workers import FetchParent, Job, Message, WriteCheckpoint, run_jobs
+from quantxai.workers import Job, Message, run_jobs
 
 if TYPE_CHECKING:
     from quantxai.run import Progress
@@ -26,16 +28,18 @@ def quantize(
     out: str | Path = "quantized",
     *,
     seed: int = 0,
+    calibration: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Quantize a model and write a checkpoint that transformers loads as it is.
 
     Args:
         model: a registered model, a local directory or a Hub id.
-        method: a quantizer that writes checkpoints: gptq or awq.
+        method: a quantizer that writes checkpoints: gptq, awq or compressed-tensors.
         options: its options, such as `{"bits": 4, "group_size": 64}`.
         out: the directory to make; it may not exist, or be empty.
         seed: of the calibration sample.
+        calibration: a text file to calibrate on in place of the built-in texts.
         progress: told how it goes.
 
     Returns:
@@ -47,18 +51,19 @@ def quantize(
     """
     out = Path(out)
     entry = {"name": "out", "quantizer": method, "seed": seed, **(options or {})}
-    config = parse_config({"model": {"name": model}, "variants": [{"quantizer": "full"}, entry]}, "quantize")
-    methods = {name: registry.method("quantizer", name) for name in registry.names("quantizer")}
-    writers = [name for name, found in methods.items() if found.writes_checkpoint and found.calibrated]
+    tables = {
+        "model": {"name": model},
+        "variants": [{"quantizer": "full"}, entry],
+        "calibration": {"path": None if calibration is None else str(calibration)},
+    }
+    config = parse_config(tables, "quantize")
+    writers = _writers()
     if method not in writers:
         raise ConfigError(
             f"the quantizer '{method}' quantizes when a model is loaded and writes no checkpoint. "
             f"Those that do: {', '.join(writers)}."
         )
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError(f"'{out}' exists and is not empty; give another directory with --out.")
-    if not nearest_existing(out).is_dir():
-        raise InputError(f"'{out}' cannot be made: '{nearest_existing(out)}' is a file.")
+    _check_free(out)
     source = resolve(config.model.name, config.model.revision)
     variants = resolve_variants(config, source)
     check_packages(variants)
@@ -75,8 +80,6 @@ def quantize(
         elif kind in ("failed", "died"):
             raise ModelError(value[1])
 
-    from quantxai import machine
-
     log = out.parent / f".{out.name}.log"
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -87,3 +90,17 @@ def quantize(
         log.unlink(missing_ok=True)
     receipt: dict[str, Any] = told["quantize"]
     return receipt
+
+
+def _writers() -> list[str]:
+    """Names of the quantizers that write checkpoints others can use."""
+    methods = {name: registry.method("quantizer", name) for name in registry.names("quantizer")}
+    return [n for n, found in methods.items() if found.writes_checkpoint and not issubclass(found, Control)]
+
+
+def _check_free(out: Path) -> None:
+    """Raise InputError where `out` is taken or cannot be made."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError(f"'{out}' exists and is not empty; give another directory with --out.")
+    if not nearest_existing(out).is_dir():
+        raise InputError(f"'{out}' cannot be made: '{nearest_existing(out)}' is a file.")

@@ -17,12 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from quantxai.checkpoints import load_dense
 from quantxai.errors import ModelError
 from quantxai.records import Item, Metric, Record, Row, digest
 
 if TYPE_CHECKING:
     from quantxai.datasets import Dataset, Task
+    from quantxai.devices import Device
     from quantxai.lm import Architecture, LanguageModel
+    from quantxai.shapes import Shape
 
 Known = TypeVar("Known")
 
@@ -36,6 +39,7 @@ __all__ = [
     "Score",
     "Scorer",
     "ScoringContext",
+    "Unquantized",
     "check_group_size",
 ]
 
@@ -97,6 +101,29 @@ class Quantizer(Method):
         """Return `bits_per_weight` of a layer with `width` inputs; the same for all layers."""
         return self.bits_per_weight
 
+    def kernel_bits(self, width: int, number_bits: int) -> float:
+        """Return the bits per weight that its kernel keeps in memory, for a layer with `width` inputs.
+
+        Those it is stored with, unless the library unpacks them.
+
+        Args:
+            width: inputs of the layer.
+            number_bits: bits of the float type it computes in.
+        """
+        stored = self.layer_bits(width)
+        return number_bits if stored is None else stored
+
+    def making_bytes(self, shape: Shape, tokens: int, device: str) -> int:
+        """Return the peak memory of `quantize`, libraries left out, calibrated on so many tokens.
+
+        Unless a method says otherwise: the parent in 16 bits, and half of it again while it is replaced.
+        """
+        return 3 * shape.parameters
+
+    def making_seconds(self, shape: Shape, tokens: int, device: Device) -> float:
+        """Return how long `quantize` computes, calibrated on so many tokens; reading and writing left out."""
+        return 0.0
+
     @property
     def grid(self) -> Grid | None:
         """The uniform grid, for methods that have one."""
@@ -119,6 +146,14 @@ class Quantizer(Method):
     def own_source(self) -> Path | None:
         """Where `load` reads from, if neither the parent nor what `quantize` wrote: made elsewhere."""
         return None
+
+    @property
+    def download_bytes(self) -> int:
+        """What `fetch` has to download."""
+        return 0
+
+    def fetch(self, report: Callable[[str], None]) -> None:
+        """Make `own_source` present, with one line reported per step."""
 
     @property
     def has_twin(self) -> bool:
@@ -170,7 +205,27 @@ class Quantizer(Method):
         """
 
 
-class Control(Quantizer):
+class Unquantized(Quantizer):
+    """What all variants with plain matrices share: nothing is packed, and there is no twin to run."""
+
+    packages: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def weight_bits(self) -> None:
+        """See Quantizer.weight_bits."""
+        return None
+
+    @property
+    def has_twin(self) -> bool:
+        """Its weights are dense already."""
+        return False
+
+    def load(self, source: Path, dtype: str, device: str) -> Any:
+        """See Quantizer.load."""
+        return load_dense(source, dtype, device)
+
+
+class Control(Unquantized):
     """A null control: a variant that is not quantized, run beside those that are.
 
     What a control changes is no effect of quantization. Its findings are told apart from the others'
@@ -184,6 +239,10 @@ class MatchedControl(Control):
     writes_checkpoint: ClassVar[bool] = True
 
     of: str = Field(description="Name of the variant whose weight error it is as large as, layer by layer.")
+
+    def making_bytes(self, shape: Shape, tokens: int, device: str) -> int:
+        """See Quantizer.making_bytes. Disturbed in float32 in the host's memory."""
+        return 6 * shape.parameters if device == "cpu" else 0
 
     @abstractmethod
     def disturb(self, parent: Path, errors: Mapping[str, float], out: Path, seed: int) -> None:

@@ -28,9 +28,11 @@ __all__ = [
     "RegisteredModel",
     "architecture",
     "cache_directory",
+    "described",
     "directory_digest",
     "nearest_existing",
     "pull",
+    "read_config",
     "require_space",
     "resolve",
 ]
@@ -46,6 +48,7 @@ class RegisteredModel(Record):
     download_bytes: int
     parameters: int
     licence: str
+    config: dict[str, Any] = Field(description="What its config.json says of its shape.")
     note: str = Field(description="What a reader must know about this reference.")
 
 
@@ -60,6 +63,17 @@ MODELS: dict[str, RegisteredModel] = {
             download_bytes=98_400_000,
             parameters=134_515_008,
             licence="Apache-2.0",
+            config={
+                "model_type": "llama",
+                "vocab_size": 49152,
+                "hidden_size": 576,
+                "intermediate_size": 1536,
+                "num_hidden_layers": 30,
+                "num_attention_heads": 9,
+                "num_key_value_heads": 3,
+                "max_position_embeddings": 8192,
+                "tie_word_embeddings": True,
+            },
             note="SmolLM2-135M-Instruct as published in a Q4_1 GGUF file, dequantized to bfloat16: the reference "
             "of this model is itself a dequantized 4-bit file, so differences are to that file, not to the "
             "original training checkpoint.",
@@ -133,6 +147,13 @@ def resolve(name: str, revision: str | None = None, quantized: bool = False) -> 
         if not quantized:
             _check_unquantized(path)
         return ModelSource(name=path.resolve().name, source=name, digest=directory_digest(path), path=path)
+    if name.endswith(".gguf"):
+        if not quantized:
+            raise ModelError(
+                f"model '{name}': a GGUF file is quantized. Give the model it was made from, and this file as a "
+                f'variant: quantizer = "checkpoint", path = "{name}"'
+            )
+        return _resolve_gguf(name, revision)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ModelError(f"model '{name}': no such directory")
     if "/" not in name:
@@ -144,9 +165,63 @@ def resolve(name: str, revision: str | None = None, quantized: bool = False) -> 
     return _resolve_hub(name, revision)
 
 
+def _resolve_gguf(name: str, revision: str | None) -> ModelSource:
+    """Find a GGUF file, here or on the Hub (owner/name/file.gguf)."""
+    file = Path(name).expanduser()
+    if file.is_file():
+        return ModelSource(name=file.stem, source=name, digest=directory_digest(file), path=file)
+    repository, inside = _on_hub(name)
+    if not inside or name.startswith((".", "~", "/")):
+        raise ModelError(f"checkpoint '{name}': no such file, here or on the Hub (owner/name/file.gguf)")
+    from huggingface_hub import try_to_load_from_cache
+
+    commit, sizes = _on_offer(repository, revision, f"checkpoint '{name}': no such file here, and")
+    if inside not in sizes:
+        offered = [f for f in sizes if f.endswith(".gguf")]
+        raise ModelError(
+            f"checkpoint '{name}': '{repository}' has no file '{inside}'.{nearest(inside, offered)} GGUF files there: "
+            f"{', '.join(offered) or 'none'}."
+        )
+    cached = try_to_load_from_cache(repository, inside, revision=commit)
+    path = Path(cached) if isinstance(cached, str) else None
+    return ModelSource(
+        name=file.stem,
+        source=name,
+        revision=commit,
+        digest=digest([repository, commit, inside]),
+        path=path,
+        download_bytes=0 if path else sizes[inside],
+    )
+
+
+def _on_hub(name: str) -> tuple[str, str]:
+    """Split owner/name/file into the repository and the file within."""
+    owner, _, rest = name.partition("/")
+    repository, _, inside = rest.partition("/")
+    return f"{owner}/{repository}", inside
+
+
+def _on_offer(repository: str, revision: str | None, otherwise: str) -> tuple[str, dict[str, int]]:
+    """Return a repository's commit on the Hub, and the bytes of its files.
+
+    Raises:
+        ModelError: it is not there, or the Hub cannot be reached; the message begins with `otherwise`.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=20)
+    except Exception as error:  # the Hub client raises its HTTP library's errors as well as its own
+        raise ModelError(
+            f"{otherwise} the Hub does not offer '{repository}' or cannot be reached ({type(error).__name__}). "
+            f"Registered models: {', '.join(MODELS)}. A local path works as well."
+        ) from None
+    return str(info.sha), {s.rfilename: s.size or 0 for s in info.siblings or []}
+
+
 def _resolve_hub(name: str, revision: str | None) -> ModelSource:
     try:
-        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
     except ImportError:
         from quantxai.errors import MissingExtra
@@ -160,22 +235,71 @@ def _resolve_hub(name: str, revision: str | None) -> ModelSource:
         return ModelSource(name=name, source=name, revision=commit, digest=digest([name, commit]), path=local)
     except (LocalEntryNotFoundError, HFValidationError, OSError):
         pass
-    try:
-        info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=20)
-    except Exception as error:  # the Hub client raises its HTTP library's errors as well as its own
-        raise ModelError(
-            f"model '{name}': not a registered name, no such directory, and the Hub does not offer it or cannot "
-            f"be reached ({type(error).__name__}). Registered: {', '.join(MODELS)}. A local directory works as well."
-        ) from None
-    size = sum(s.size or 0 for s in info.siblings or [] if s.rfilename.endswith((".safetensors", ".json")))
+    missing = f"model '{name}': not a registered name, no such directory, and"
+    commit, sizes = _on_offer(name, revision, missing)
     return ModelSource(
         name=name,
         source=name,
-        revision=info.sha,
-        digest=digest([name, info.sha]),
+        revision=commit,
+        digest=digest([name, commit]),
         path=None,
-        download_bytes=size,
+        download_bytes=sum(n for file, n in sizes.items() if file.endswith((".safetensors", ".json"))),
     )
+
+
+def read_config(model: ModelSource) -> dict[str, Any]:
+    """Return a model's config.json, without fetching anything else of it.
+
+    Raises:
+        ModelError: it cannot be read, or the Hub cannot be reached.
+    """
+    if model.path is not None:
+        return _read_json(model.path / "config.json")
+    if model.name in MODELS:
+        return MODELS[model.name].config
+    from huggingface_hub import hf_hub_download
+
+    try:
+        file = hf_hub_download(model.name, "config.json", revision=model.revision)
+    except Exception as error:  # the Hub client raises its HTTP library's errors as well as its own
+        raise ModelError(
+            f"model '{model.name}': its config.json cannot be fetched ({type(error).__name__})"
+        ) from None
+    return _read_json(Path(file))
+
+
+def described(name: str) -> ModelSource:
+    """Return a model of which nothing but the configuration need be present.
+
+    Args:
+        name: a registered model, a Hub id, a directory with a config.json, or that file.
+
+    Raises:
+        ModelError: there is no such thing.
+    """
+    file = Path(name).expanduser()
+    if name in MODELS or not file.exists():
+        return resolve(name)
+    folder = file if file.is_dir() else file.parent
+    if file != folder and file.name != "config.json":
+        raise ModelError(f"model '{name}': expected a file called config.json, or the directory it is in")
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model '{name}': expected config.json in this directory")
+    _check_unquantized(folder)
+    content = digest(_read_json(folder / "config.json"))
+    return ModelSource(
+        name=folder.resolve().name, source=str(folder / "config.json"), digest=content, path=folder
+    )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"'{file}' cannot be read: {str(error).splitlines()[0]}") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"'{file}' does not hold a table of settings")
+    return found
 
 
 def _check_unquantized(path: Path) -> None:
@@ -239,6 +363,10 @@ def pull(model: ModelSource, report: Any = print) -> Path:
     require_space(cache_directory(), model.download_bytes, f"downloading {model.name}")
     report(f"downloading {model.name} ({model.download_bytes / 1e6:.0f} MB)")
     try:
+        if model.source.endswith(".gguf"):
+            from huggingface_hub import hf_hub_download
+
+            return Path(hf_hub_download(*_on_hub(model.source), revision=model.revision))
         patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
         return Path(snapshot_download(model.name, revision=model.revision, allow_patterns=patterns))
     except Exception as error:  # the Hub client raises many kinds; the reader needs one

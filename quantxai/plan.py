@@ -13,7 +13,7 @@ from typing import Any
 import quantxai
 from quantxai import machine
 from quantxai.config import ExplainerConfig, ScorerConfig, SweepConfig
-from quantxai.datasets import Dataset, dataset_tasks, load_dataset, take
+from quantxai.datasets import Dataset, calibration_texts, dataset_tasks, load_dataset, take
 from quantxai.errors import ConfigError, RunError
 from quantxai.manifest import CellKey, Manifest
 from quantxai.methods import Control, Explainer, Scorer
@@ -141,15 +141,20 @@ class Plan:
         )
 
 
-def make_plan(config: SweepConfig) -> Plan:
+def make_plan(config: SweepConfig, model: ModelSource | None = None) -> Plan:
     """Resolve a configuration into cells.
+
+    Args:
+        config: the configuration.
+        model: its model, where that is resolved already.
 
     Raises:
         InputError: the model, a data set or a method cannot do what is asked.
     """
-    model = resolve(config.model.name, config.model.revision)
+    model = model or resolve(config.model.name, config.model.revision)
     variants = tuple(resolve_variants(config, model))
     entries = tuple(_entry(e, config.seed) for e in config.explainers)
+    _check_calibration(config, entries)
     rows = tuple(
         RowCell(_row_key(config, v, e, shard, items), v, e, items)
         for v in variants
@@ -202,6 +207,31 @@ def _entry(config: ExplainerConfig, seed: int) -> Entry:
         )
     items = take(dataset, config.n, seed).items
     return Entry(config, explainer, dataset, deal(items, math.ceil(len(items) / config.cell_items)))
+
+
+def _check_calibration(config: SweepConfig, entries: Sequence[Entry]) -> None:
+    """Raise ConfigError where the user's own calibration text holds texts that will be evaluated."""
+    if config.calibration.path is None:
+        return
+    calibrated = _plain(" ".join(calibration_texts(0, config.calibration.path)))
+    items = (item for e in entries for shard in e.shards for item in shard)
+    shared = [text for item in items for text in _said(item) if _plain(text) in calibrated]
+    if shared:
+        raise ConfigError(
+            f'calibration.path = "{config.calibration.path}" holds {len(shared)} of the texts that will be '
+            f'evaluated, such as "{shared[0][:60]}": the quantizers would be fitted to them. Take them out.'
+        )
+
+
+def _said(item: Item) -> list[str]:
+    """What an item says, apart from how it is asked: a fact as a sentence, both halves of a pair, or its text."""
+    if "template" in item.fields:
+        return [f"{item.fields['template'].replace('{}', item.text)} {item.label}"]
+    return [item.fields[key] for key in ("premise", "hypothesis") if key in item.fields] or [item.text]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()
 
 
 def deal(items: Sequence[Item], shards: int) -> tuple[tuple[Item, ...], ...]:

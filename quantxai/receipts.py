@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
+from quantxai.checkpoints import exact_half_products, quantized_layers
 from quantxai.datasets import load_dataset
 from quantxai.errors import ModelError
 from quantxai.methods import Quantizer
@@ -32,7 +33,7 @@ __all__ = [
     "weight_error",
 ]
 
-VERSION = 2
+VERSION = 3
 """Raised when receipts say more or something else, so that cached ones are measured again."""
 TEXT_TOKENS = 2048
 WINDOW = 512
@@ -98,6 +99,8 @@ class Receipt(Record):
     dtype: str
     device: str
     weights_digest: str = Field(description="SHA-256 of everything the weights depend on.")
+    files_digest: str = Field(description="SHA-256 of the files it is loaded from; checked at each use.")
+    checkpoint_digest: str | None = Field(None, description="SHA-256 of the quantized checkpoint's files.")
     kernel: str = Field("Linear", description="Classes that compute with the quantized weights.")
     kernel_dtype: str | None = None
     kernels: dict[str, int] = Field(default_factory=dict, description="Number of layers by kernel class.")
@@ -140,10 +143,11 @@ def inspect_layers(
         dense: a model whose layers of these names hold the same weights as plain matrices.
         parent: the unquantized model.
     """
-    layers = []
+    layers, norms = [], []
     for name, kernel in kernels.items():
         weight, reference = (m.get_submodule(name).weight.detach().float() for m in (dense, parent))
         norm = weight_error(weight, reference, quantizer.rescales)
+        norms.append(reference.norm().item())
         layers.append(
             LayerReceipt(
                 name=name,
@@ -151,7 +155,7 @@ def inspect_layers(
                 shape=(weight.shape[0], weight.shape[1]),
                 kernel=kernel,
                 bits_per_weight=quantizer.layer_bits(weight.shape[1]),
-                relative_error=round(norm / max(reference.norm().item(), 1e-30), 5),
+                relative_error=round(norm / max(norms[-1], 1e-30), 5),
                 error_norm=norm,
             )
         )
@@ -160,9 +164,6 @@ def inspect_layers(
     types = dict.fromkeys(layer.type for layer in layers)
     bits = {t: _mean_bits([x for x in layers if x.type == t]) for t in types}
     overall = _mean_bits(layers)
-    squares = [
-        (x.error_norm**2, parent.get_submodule(x.name).weight.float().norm().item() ** 2) for x in layers
-    ]
     names = [layer.kernel for layer in layers]
     return {
         "layers": layers,
@@ -175,7 +176,7 @@ def inspect_layers(
         "bits_per_parameter": None
         if overall is None
         else round((overall * quantized + 16 * (total - quantized)) / total, 4),
-        "relative_error": round(math.sqrt(sum(e for e, _ in squares) / sum(w for _, w in squares)), 5),
+        "relative_error": round(math.hypot(*(x.error_norm for x in layers)) / math.hypot(*norms), 5),
     }
 
 
@@ -291,8 +292,6 @@ def inspect_kernel(model: Any, dense: Any, ids: Any) -> KernelReceipt:
     expected_logits, expected = embedding_gradient(dense, ids)
     difference = (logits - expected_logits).abs().max().item()
     cosine = torch.nn.functional.cosine_similarity(gradient.flatten(), expected.flatten(), dim=0).item()
-    from quantxai.checkpoints import quantized_layers
-
     return KernelReceipt(
         kernel=", ".join(sorted({type(m).__name__ for m in quantized_layers(model).values()})),
         kernel_dtype=str(model.dtype).removeprefix("torch."),
@@ -307,8 +306,6 @@ def embedding_gradient(model: Any, ids: Any) -> tuple[Any, Any]:
     The gradient is that of the text's negative log-likelihood, summed over tokens, in nats.
     """
     import torch
-
-    from quantxai.checkpoints import exact_half_products
 
     for parameter in model.parameters():
         parameter.requires_grad_(False)

@@ -13,14 +13,15 @@ from quantxai import conditions, machine
 from quantxai.compare import compare
 from quantxai.config import SweepConfig, parse_config
 from quantxai.errors import CorruptCell, IncompleteRun, ModelError, OutOfSpace, RunError
-from quantxai.estimate import tokens_per_item
+from quantxai.footprint import cost_per_item
+from quantxai.jobs import FetchParent, RunVariant, ScoreRows
 from quantxai.manifest import CellKey
 from quantxai.plan import Plan, RowCell, ScoreCell, check_place, make_plan
 from quantxai.records import Metric
 from quantxai.report import build_report
 from quantxai.store import Store
 from quantxai.variants import check_packages
-from quantxai.workers import FetchParent, Job, Message, RunVariant, ScoreRows, run_jobs
+from quantxai.workers import Job, Message, run_jobs
 
 __all__ = ["Progress", "Silent", "compare_run", "sweep"]
 
@@ -285,7 +286,7 @@ def _shared_out(jobs: list[RunVariant], workers: int) -> list[RunVariant]:
 
 
 def _tokens(cell: RowCell) -> float:
-    return len(cell.items) * tokens_per_item(cell.entry)
+    return len(cell.items) * cost_per_item(cell.entry)
 
 
 def compare_run(store: Store) -> None:

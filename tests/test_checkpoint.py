@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,8 @@ from quantxai.config import parse_config  # noqa: E402
 from quantxai.datasets import calibration_texts  # noqa: E402
 from quantxai.errors import ModelError  # noqa: E402
 from quantxai.models import resolve  # noqa: E402
-from quantxai.variants import Variant, load_variant, prepare, resolve_variants  # noqa: E402
+from quantxai.preparation import load_variant, prepare  # noqa: E402
+from quantxai.variants import Variant, resolve_variants  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +31,11 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
 
 
+FOUR_BITS = {"bits": 4, "group_size": 32}
+
+
 def gptq(parent: Path, out: Path) -> None:
-    quantize("gptq", parent, out)
+    quantize("gptq", parent, out, **FOUR_BITS)
 
 
 def gptq_v2(parent: Path, out: Path) -> None:
@@ -41,11 +46,11 @@ def gptq_v2(parent: Path, out: Path) -> None:
 
     original = import_gptqmodel().QuantizeConfig
     with patch.object(import_gptqmodel(), "QuantizeConfig", lambda **k: original(**k, format="gptq_v2")):
-        quantize("gptq", parent, out)
+        quantize("gptq", parent, out, **FOUR_BITS)
 
 
 def awq(parent: Path, out: Path) -> None:
-    quantize("awq", parent, out)
+    quantize("awq", parent, out, **FOUR_BITS)
 
 
 def nf4(parent: Path, out: Path) -> None:
@@ -56,10 +61,35 @@ def int8(parent: Path, out: Path) -> None:
     save("int8", parent, out)
 
 
-def quantize(method: str, parent: Path, out: Path) -> None:
+def nvfp4(parent: Path, out: Path) -> None:
+    quantize("compressed-tensors", parent, out, scheme="NVFP4A16")
+
+
+def w8a8(parent: Path, out: Path) -> None:
+    quantize("compressed-tensors", parent, out, scheme="W8A8")
+
+
+def packed(parent: Path, out: Path) -> None:
+    """4-bit integers in groups, as llm-compressor publishes most of its checkpoints."""
+    from unittest.mock import patch
+
+    from quantizers import compressed
+
+    preset = compressed.preset
+
+    def in_groups_of_32(scheme: str) -> Any:
+        made = preset("W4A16")
+        made.weights.group_size = 32
+        return made
+
+    with patch.object(compressed, "preset", in_groups_of_32):
+        quantize("compressed-tensors", parent, out)
+
+
+def quantize(method: str, parent: Path, out: Path, **options: Any) -> None:
     ids = load_tokenizer(parent)("\n\n".join(calibration_texts(0))).input_ids
     out.mkdir()
-    made = registry.method("quantizer", method).model_validate({"bits": 4, "group_size": 32})
+    made = registry.method("quantizer", method).model_validate(options)
     made.quantize(parent, [ids[i * 64 : (i + 1) * 64] for i in range(8)], out, "cpu", lambda model: None)
 
 
@@ -69,13 +99,19 @@ def save(format: str, parent: Path, out: Path) -> None:
     ).save_pretrained(out)
 
 
-LAYOUTS: dict[str, tuple[Callable[[Path, Path], None], int]] = {
-    "gptq": (gptq, 4),
-    "gptq v2": (gptq_v2, 4),
-    "awq": (awq, 4),
-    "nf4": (nf4, 4),
-    "int8": (int8, 8),
+ROWS, WEIGHTS = 64 + 2 * 32 + 64 + 2 * 128 + 64, 64 * (64 + 2 * 32 + 64 + 2 * 128) + 128 * 64
+"""Of one block of the tiny model."""
+LAYOUTS: dict[str, tuple[Callable[[Path, Path], None], int, float]] = {
+    "gptq": (gptq, 4, 4 + 16 / 32),
+    "gptq v2": (gptq_v2, 4, 4 + 16 / 32),
+    "awq": (awq, 4, 4 + 20 / 32),
+    "nf4": (nf4, 4, 4 + 8 / 64 + 32 / (64 * 256)),
+    "int8": (int8, 8, 8 + 32 * ROWS / WEIGHTS),
+    "nvfp4": (nvfp4, 4, 4 + 8 / 16),
+    "w8a8": (w8a8, 8, 8 + 16 * ROWS / WEIGHTS),
+    "packed": (packed, 4, 4 + 16 / 32),
 }
+"""How each is written, its bits, and its bits per weight with scales and zero points."""
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +146,9 @@ def test_every_layout_becomes_a_variant(layout: str, tiny_path: Path, written: C
 
     assert receipt["weight_bits"] == LAYOUTS[layout][1]
     assert receipt["quantized_layers"] == 14
+    assert receipt["bits_per_weight"] == pytest.approx(LAYOUTS[layout][2], abs=1e-3)
     assert 0.001 < receipt["relative_error"] < 0.2
-    assert receipt["gradient_cosine"] > 0.95
+    assert (receipt["gradient_cosine"] > 0.95) == (layout != "w8a8")
     assert 0 < receipt["kl"] < 0.5
     assert receipt["warnings"] == []
     assert receipt["checkpoint_bytes"] == sum(f.stat().st_size for f in written(layout).glob("*.safetensors"))
@@ -231,11 +268,15 @@ def test_what_autoawq_itself_wrote_is_read(tiny_path: Path, tmp_path: Path) -> N
 def test_a_config_that_lies_about_its_bits_is_refused(
     tiny_path: Path, tmp_path: Path, written: Callable[[str], Path]
 ) -> None:
-    for layout in ("gptq", "awq"):
+    for layout in ("gptq", "awq", "packed"):
         lying = tmp_path / layout
         shutil.copytree(written(layout), lying)
         config = json.loads((lying / "config.json").read_text())
-        config["quantization_config"]["bits"] = 8
+        settings = config["quantization_config"]
+        if layout == "packed":
+            settings["config_groups"]["group_0"]["weights"]["num_bits"] = 8
+        else:
+            settings["bits"] = 8
         (lying / "config.json").write_text(json.dumps(config))
 
         with pytest.raises(
@@ -244,7 +285,7 @@ def test_a_config_that_lies_about_its_bits_is_refused(
             prepare(variant_of(tiny_path, lying), tiny_path, lambda line: None)
 
 
-@pytest.mark.parametrize("layout", ["gptq", "nf4"])
+@pytest.mark.parametrize("layout", ["gptq", "nf4", "nvfp4"])
 def test_a_truncated_checkpoint_is_refused_and_nothing_half_made_is_kept(
     layout: str, tiny_path: Path, tmp_path: Path, written: Callable[[str], Path]
 ) -> None:
@@ -271,6 +312,25 @@ def test_what_is_no_quantized_checkpoint_is_refused(tiny_path: Path, tmp_path: P
         variant_of(tiny_path, odd)
     with pytest.raises(ModelError, match="no such file"):
         variant_of(tiny_path, tmp_path / "none.gguf")
+
+
+def test_layers_quantized_in_different_ways_are_refused(
+    tiny_path: Path, tmp_path: Path, written: Callable[[str], Path]
+) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(written("packed"), mixed)
+    config = json.loads((mixed / "config.json").read_text())
+    groups = config["quantization_config"]["config_groups"]
+    (first,) = groups.values()
+    groups["more"] = {**first, "weights": {**first["weights"], "num_bits": 8}}
+    (mixed / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(ModelError, match="quantizes layers in different ways"):
+        variant_of(tiny_path, mixed)
+    groups.clear()
+    (mixed / "config.json").write_text(json.dumps({**config, "a": 1}))
+    with pytest.raises(ModelError, match="names no group with quantized weights"):
+        _ = Checkpoint(path=str(mixed), revision="another").described
 
 
 def test_a_quantized_parent_is_refused_with_the_remedy(written: Callable[[str], Path]) -> None:
@@ -329,11 +389,12 @@ def test_a_written_checkpoint_loads_with_transformers_unchanged(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "rtn"], "writes no checkpoint. Those that do: awq, gptq."),
+        (["--method", "rtn"], "writes no checkpoint. Those that do: awq, compressed-tensors, gptq."),
         (["--bits", "5"], "bits"),
         (["--set", "symmetric"], "expected KEY=VALUE"),
         (["--set", "act_ordr=true"], "Did you mean 'act_order'?"),
         (["--group-size", "48"], "group_size = 48 does not divide"),
+        (["--calibration", "none.txt"], 'calibration.path = "none.txt": no such file'),
     ],
 )
 def test_what_cannot_be_written_is_told(

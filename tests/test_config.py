@@ -23,7 +23,7 @@ MISTAKES = {
             "[[variants]] no. 2",
             "unknown quantizer 'gptqq'",
             "Did you mean 'gptq'?",
-            "awq, bnb, checkpoint, dtype, fp8, full, gptq, noise, rerun, rtn",
+            "awq, bnb, checkpoint, compressed-tensors, dtype, fp8, full, gptq, hqq, noise, rerun, rtn",
         ],
     ),
     "unknown explainer": (

@@ -15,7 +15,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import REAL_ENVIRONMENT
+from conftest import REAL_ENVIRONMENT, benchmark
 
 from quantxai.datasets import load_dataset
 
@@ -137,16 +137,25 @@ def test_contributing_adds_an_explainer(
     assert all(r.logprob < 0 for r in found)
 
 
-def test_the_table_of_receipts_is_the_one_that_was_measured() -> None:
-    path = ROOT / "benchmarks" / "receipts_table.py"
-    spec = importlib.util.spec_from_file_location("receipts_table", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+@pytest.mark.parametrize(("script", "mark"), [("receipts_table", "receipts"), ("footprint", "footprint")])
+def test_tables_are_the_ones_that_were_measured(script: str, mark: str) -> None:
+    module = benchmark(script)
     page = module.PAGE.read_text(encoding="utf-8")
 
     kept = json.loads(module.KEPT.read_text())
 
-    assert {r["variant"] for r in kept} == {"full", "int8", "nf4", "gptq-4", "gptq-3", "awq-4", "rtn-4"}
-    assert page == module.in_docs(page, module.table(kept))
+    assert page == module.with_table(page, mark, module.table(kept))
+
+
+def test_the_receipts_are_of_every_method() -> None:
+    kept = json.loads(benchmark("receipts_table").KEPT.read_text())
+
+    assert {r["method"] for r in kept} >= {"full", "bnb", "gptq", "awq", "rtn"}
+    assert {r["variant"] for r in kept} >= {"full", "int8", "nf4", "gptq-4", "gptq-3", "awq-4", "rtn-4"}
+
+
+def test_memory_and_time_were_predicted_within_15_percent() -> None:
+    kept = json.loads(benchmark("footprint").KEPT.read_text())
+
+    assert len({r["model"] for r in kept}) == 3
+    assert all(abs(row["ratio"] - 1) < 0.15 for row in kept)

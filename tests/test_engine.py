@@ -20,14 +20,13 @@ from hypothesis import strategies as st  # noqa: E402
 
 from quantxai.checkpoints import load_dense, load_tokenizer  # noqa: E402
 from quantxai.engine import (  # noqa: E402
-    MIN_PREFIX,
     TransformersModel,
     _continuation,
     check_causal,
-    shared_prefixes,
 )
 from quantxai.errors import InputError, ModelError  # noqa: E402
 from quantxai.lm import Generation  # noqa: E402
+from quantxai.prefixes import MIN_PREFIX, shared_prefixes  # noqa: E402
 
 TOLERANCE = 1e-4
 """Nats: float32 sums in another order."""

@@ -187,6 +187,54 @@ def test_a_hub_id_is_pinned_to_its_commit_and_sized(hub: types.SimpleNamespace) 
     assert found.digest == digest(["org/model", "c0ffee"])
 
 
+def test_a_checkpoint_on_the_hub_is_described_by_its_config_alone(
+    hub: types.SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    from quantizers.checkpoint import Checkpoint
+
+    files = [types.SimpleNamespace(rfilename="model.safetensors", size=1000)]
+    hub.info = types.SimpleNamespace(sha="c0ffee", siblings=files)
+    config = tmp_path / "config.json"
+    config.write_text('{"quantization_config": {"quant_method": "gptq", "bits": 3, "group_size": 128}}')
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(config))
+    variant = Checkpoint(path="org/model-gptq")
+
+    assert (variant.weight_bits, variant.download_bytes) == (3, 1000)
+    lines: list[str] = []
+    monkeypatch.setattr("quantizers.checkpoint.pull", lambda model, report: report(f"pulled {model.name}"))
+    variant.fetch(lines.append)
+    assert lines == ["pulled org/model-gptq"]
+
+
+def test_a_gguf_file_on_the_hub(hub: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    from quantizers.checkpoint import Checkpoint
+
+    files = [types.SimpleNamespace(rfilename="model.IQ3_XS.gguf", size=700)]
+    hub.info = types.SimpleNamespace(sha="c0ffee", siblings=files)
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda *a, **k: asked.append((a, k)) or "there.gguf"
+    )
+    variant = Checkpoint(path="org/model-gguf/model.IQ3_XS.gguf")
+
+    assert (variant.label, variant.weight_bits, variant.has_twin) == ("model.IQ3_XS", 3, False)
+    digest = variant.digest()
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: pytest.fail("asked again"))
+    assert variant.digest() == digest
+    assert variant.download_bytes == 700
+    assert variant.own_source == Path("there.gguf")
+    assert asked == [(("org/model-gguf", "model.IQ3_XS.gguf"), {"revision": "c0ffee"})]
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: hub.info)
+    with pytest.raises(ModelError, match=r"has no file 'model.IQ3_S.gguf'. Did you mean 'model.IQ3_XS.gguf'"):
+        _ = Checkpoint(path="org/model-gguf/model.IQ3_S.gguf").weight_bits
+    with pytest.raises(ModelError, match="a GGUF file is quantized"):
+        resolve("org/model-gguf/model.IQ3_XS.gguf")
+
+
 def test_a_hub_id_in_the_local_cache_needs_no_network(hub: types.SimpleNamespace, tmp_path: Path) -> None:
     hub.download = tmp_path / "snapshots" / "c0ffee"
     hub.download.mkdir(parents=True)

@@ -28,13 +28,22 @@ EXPLAINERS: list[dict[str, Any]] = [
     {"explainer": "memorization", "dataset": "relations", "n": 36, "cell_items": 18},
 ]
 
+SHAPE = {
+    "model_type": "llama",
+    "vocab_size": 500,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A checkpoint of 12 numbers: planning reads no weights."""
     directory = tmp_path / "model"
     directory.mkdir()
-    (directory / "config.json").write_text('{"model_type": "llama"}')
+    (directory / "config.json").write_text(json.dumps(SHAPE))
     header = json.dumps({"w": {"dtype": "F32", "shape": [3, 4], "data_offsets": [0, 48]}}).encode()
     (directory / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(48))
     return directory
@@ -206,6 +215,46 @@ def test_a_directory_without_a_checkpoint_is_no_model(tmp_path: Path) -> None:
         plan_of(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file or directory. Give a UTF-8 text file"),
+        (b"\xff\xfe", "not UTF-8 at byte 0"),
+        (b" \n\n", "holds no text"),
+    ],
+)
+def test_a_calibration_file_that_cannot_be_used_is_refused(
+    content: bytes | None, message: str, model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        plan_of(model, calibration={"path": str(file)})
+    assert message in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("dataset", ["news", "inference", "relations"])
+def test_a_calibration_file_that_holds_evaluated_texts_is_refused(
+    dataset: str, model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.txt"
+    explainer = "memorization" if dataset == "relations" else "counterfactual"
+    asked = [{"explainer": explainer, "dataset": dataset, "n": 54}]
+    item = plan_of(model, explainers=asked).entries[0].shards[0][0]
+    evaluated = {
+        "news": item.text,
+        "inference": item.fields.get("premise", ""),
+        "relations": f"{item.fields.get('template', '').replace('{}', item.text)} {item.label}.",
+    }[dataset]
+    file.write_text("Something else altogether.\n\n" + evaluated.replace(" ", "\n", 1).upper())
+    with pytest.raises(ConfigError, match=r"holds \d+ of the texts that will be evaluated, such as"):
+        plan_of(model, explainers=asked, calibration={"path": str(file)})
+    file.write_text(f"Something else altogether, say {item.fields.get('subject', '')}.")
+    plan_of(model, explainers=asked, calibration={"path": str(file)})
+
+
 def test_planning_and_estimating_write_nothing(model: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "run")
     plan = plan_of(model)
@@ -217,6 +266,20 @@ def test_planning_and_estimating_write_nothing(model: Path, tmp_path: Path) -> N
     assert cost.seconds > 0
 
 
+def test_what_is_prepared_needs_no_memory_for_preparing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = {**SHAPE, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
+    (model / "config.json").write_text(json.dumps(large))
+    plan, store = plan_of(model), Store(tmp_path / "run")
+    before = estimate(plan, store, set()).memory_bytes
+    monkeypatch.setattr("quantxai.variants.Variant.prepared", True)
+    after = estimate(plan, store, set()).memory_bytes
+    assert before is not None
+    assert after is not None
+    assert after < 0.7 * before
+
+
 def test_an_estimate_uses_what_was_measured(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,9 +287,9 @@ def test_an_estimate_uses_what_was_measured(
     finished = {c.key for c in plan.rows if c.key.variant == "full"}
     monkeypatch.setattr(Store, "meta", lambda _, key: {"seconds": 1000.0 * (key.explainer == "memorization")})
     cost = estimate(plan, store, finished)
-    # 36 facts in two cells of 1000 s each, for the two variants still to do.
+    # 36 facts in two cells of 1000 s each, for the two variants still to do, shared by the workers.
     assert cost.seconds is not None
-    assert 4000 < cost.seconds < 4100
+    assert 4000 / plan.workers < cost.seconds < 4000 / plan.workers + 100
     assert "stored" in cost.basis
 
 

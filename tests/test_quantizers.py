@@ -39,11 +39,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "nf4-single": ("bnb", {"format": "nf4", "double_quantization": False}),
     "fp4": ("bnb", {"format": "fp4"}),
     "fp8": ("fp8", {}),
+    "nvfp4a16": ("compressed-tensors", {}),
+    "mxfp4a16": ("compressed-tensors", {"scheme": "MXFP4A16"}),
+    "fp8-dynamic": ("compressed-tensors", {"scheme": "FP8_DYNAMIC"}),
+    "w8a8": ("compressed-tensors", {"scheme": "W8A8"}),
     **{f"gptq-{bits}": ("gptq", {"bits": bits, **GROUP}) for bits in (2, 3, 4, 8)},
     "gptq-4 asymmetric": ("gptq", {"bits": 4, "symmetric": False, **GROUP}),
     "gptq-4 act-order": ("gptq", {"bits": 4, "act_order": True, **GROUP}),
     **{f"awq-{bits}": ("awq", {"bits": bits, **GROUP}) for bits in (4, 8)},
     **{f"rtn-{bits}": ("rtn", {"bits": bits, **GROUP}) for bits in (2, 3, 4, 8)},
+    **{f"hqq-{bits}": ("hqq", {"bits": bits, **GROUP}) for bits in (2, 3, 4, 8)},
     "rtn-4 asymmetric": ("rtn", {"bits": 4, "symmetric": False, **GROUP}),
 }
 SEQUENCES, LENGTH = 32, 64
@@ -177,6 +182,10 @@ def test_stored_bits_include_scales_and_zero_points(case: str) -> None:
         "full": None,
         "int8": None,
         "fp8": None,  # depends on the layer: one scale a row
+        "fp8-dynamic": None,
+        "w8a8": None,
+        "nvfp4a16": 4 + 8 / 16,
+        "mxfp4a16": 4 + 8 / 32,
         "nf4": 4 + 8 / 64 + 32 / (64 * 256),
         "fp4": 4 + 8 / 64 + 32 / (64 * 256),
         "nf4-single": 4.5,
@@ -193,7 +202,9 @@ def test_stored_bits_include_scales_and_zero_points(case: str) -> None:
     assert found is None or found > (method.weight_bits or 0)
 
 
-@pytest.mark.parametrize("name", [n for n in registry.names("quantizer") if n in ("gptq", "awq", "rtn")])
+@pytest.mark.parametrize(
+    "name", [n for n in registry.names("quantizer") if n in ("gptq", "awq", "rtn", "hqq")]
+)
 def test_a_group_size_that_does_not_divide_is_refused_with_those_that_do(name: str, tiny_path: Path) -> None:
     shape = architecture(tiny_path)
     method = registry.method("quantizer", name)
@@ -254,7 +265,7 @@ def test_the_twin_is_the_same_model_with_dense_weights(case: str, made: Made, pr
 
 
 def test_only_what_also_rounds_activations_has_no_twin() -> None:
-    assert set(CASES) - set(WITH_TWIN) == {"full", "int8"}
+    assert set(CASES) - set(WITH_TWIN) == {"full", "int8", "fp8-dynamic", "w8a8"}
 
 
 @pytest.mark.parametrize(
@@ -264,6 +275,7 @@ def test_only_what_also_rounds_activations_has_no_twin() -> None:
         ("gptq-2", "gptq-3", "gptq-4", "gptq-8"),
         ("awq-4", "awq-8"),
         ("rtn-2", "rtn-3", "rtn-4", "rtn-8"),
+        ("hqq-2", "hqq-3", "hqq-4", "hqq-8"),
     ],
     ids=lambda cases: cases[0].split("-")[0],
 )
@@ -287,8 +299,66 @@ def test_gptq_beats_round_to_nearest_on_the_same_grid(bits: int, error: Callable
     assert error(f"gptq-{bits}") < 0.8 * error(f"rtn-{bits}")
 
 
+@pytest.mark.parametrize("bits", [3, 4])
+def test_fitted_scales_beat_those_of_the_largest_weight(bits: int, error: Callable[[str], float]) -> None:
+    assert error(f"hqq-{bits}") < error(f"rtn-{bits}")
+
+
 def test_awq_beats_round_to_nearest_on_the_same_grid(error: Callable[[str], float]) -> None:
     assert error("awq-4") < error("rtn-4 asymmetric")
+
+
+# compressed-tensors: the grids, from their definitions
+
+E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+
+
+def nearest(values: Any, grid: Any) -> Any:
+    """Each value's nearest point of a grid that is symmetric around zero."""
+    points = torch.cat([-grid.flip(0), grid])
+    return points[(values.unsqueeze(-1) - points).abs().argmin(-1)]
+
+
+@pytest.mark.parametrize("case", ["nvfp4a16", "mxfp4a16"])
+def test_block_floating_point_is_the_nearest_point_under_the_blocks_scale(case: str, made: Made) -> None:
+    name = "model.layers.0.mlp.up_proj"
+    weight = load_dense(made.parent, "float32", "cpu").get_submodule(name).weight
+    found = made.model(case).get_submodule(name).weight
+    blocks = weight.reshape(weight.shape[0], -1, 16 if case == "nvfp4a16" else 32)
+    largest = blocks.abs().amax(-1, keepdim=True)
+    if case == "nvfp4a16":
+        overall = 448 * 6 / weight.abs().max()
+        scale = (overall * largest / 6).to(torch.float8_e4m3fn).float() / overall
+    else:
+        # The next power of two from 7/4 on, where the format's definition would clip to 6.
+        scale = 2.0 ** ((largest * 8 / 7).log2().floor() - 2)
+
+    rounded = (nearest(blocks / scale, E2M1) * scale).reshape(weight.shape)
+
+    difference = (found - rounded).reshape(blocks.shape) / scale
+    assert difference.abs().max() < 2.1  # a neighbour, never more: quotients near a midpoint
+    assert (difference.abs() < 0.05).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("case", ["fp8-dynamic", "w8a8"])
+def test_schemes_with_activations_round_them(case: str, made: Made, probe: Any) -> None:
+    """What transformers' own `dequantize` leaves out without a word."""
+    model = made.load(case)
+    rounding = logits(model, probe)
+    for module in model.modules():
+        module.quantization_enabled = False
+
+    assert (rounding - logits(model, probe)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("case", ["fp8-dynamic", "w8a8"])
+def test_gradients_that_stop_at_rounded_activations_are_found(case: str, made: Made, probe: Any) -> None:
+    from quantxai.checkpoints import dense_copy
+    from quantxai.receipts import LEAST_COSINE, inspect_kernel
+
+    model = made.load(case)
+
+    assert inspect_kernel(model, dense_copy(model, "float32"), probe).gradient_cosine < LEAST_COSINE
 
 
 # Silent error 1: gradients that skip the quantized layers
@@ -301,7 +371,7 @@ def embedding_gradient(model: Any, ids: Any) -> Any:
     return embeddings.grad.float().flatten()
 
 
-@pytest.mark.parametrize("case", ["nf4", "fp4", "gptq-4", "gptq-8", "awq-4", "awq-8", "rtn-4"])
+@pytest.mark.parametrize("case", ["nf4", "fp4", "gptq-4", "gptq-8", "awq-4", "awq-8", "rtn-4", "nvfp4a16"])
 def test_gradients_of_the_kernel_are_the_twins(case: str, made: Made, probe: Any) -> None:
     kernel, twin = made.model(case), load_dense(made.twin(case), dtype_of(case), "cpu")
     logits(kernel, probe)  # the first pass without gradients is what breaks them
@@ -576,7 +646,7 @@ def test_the_gpu_benchmark_runs_on_a_cpu_at_toy_size(tmp_path: Path) -> None:
         "4",
     ]
     done = subprocess.run(
-        ["bash", str(script), *tiny, "--methods", "full", "nf4", "rtn-4", "--json"],
+        ["bash", str(script), *tiny, "--methods", "full", "nf4", "rtn-4", "hqq-4", "nvfp4a16", "w8a8", "--json"],
         env={**os.environ, "PYTHON": sys.executable, "OUT": str(tmp_path)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -588,4 +658,7 @@ def test_the_gpu_benchmark_runs_on_a_cpu_at_toy_size(tmp_path: Path) -> None:
     assert found["nf4"]["gradient_cosine"] > 0.999
     assert found["rtn-4"]["gradient_cosine"] > 0.999
     assert found["nf4"]["weight_bytes"] < found["full"]["weight_bytes"]
+    assert found["w8a8"]["gradient_cosine"] < 0.95
+    for name, result in found.items():
+        assert result["predicted_weight_bytes"] == pytest.approx(result["weight_bytes"], rel=0.15), name
     assert all(r["prefill_tokens_per_s"] > 0 and r["generation_tokens_per_s"] > 0 for r in found.values())

@@ -12,14 +12,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from quantxai import receipts, variants  # noqa: E402
+from quantxai import preparation, receipts, variants  # noqa: E402
 from quantxai.checkpoints import load_dense, load_tokenizer, quantized_layers  # noqa: E402
 from quantxai.config import parse_config  # noqa: E402
-from quantxai.datasets import load_dataset  # noqa: E402
+from quantxai.datasets import calibration_texts, load_dataset  # noqa: E402
 from quantxai.errors import ConfigError, ModelError  # noqa: E402
 from quantxai.models import resolve  # noqa: E402
+from quantxai.preparation import calibration_tokens, load_variant, prepare  # noqa: E402
 from quantxai.receipts import TextMeasures, measure_text, text_tokens  # noqa: E402
-from quantxai.variants import Variant, calibration_tokens, load_variant, prepare  # noqa: E402
+from quantxai.variants import Variant  # noqa: E402
 
 CALIBRATION = {"sequences": 8, "length": 64}
 
@@ -153,20 +154,42 @@ def test_the_seed_decides_the_calibration_tokens(tiny_path: Path) -> None:
     assert len(first) == len(other) == 8
 
 
-def test_calibration_takes_what_there_is_and_refuses_what_there_is_not(tiny_path: Path) -> None:
-    many = make(tiny_path, GPTQ, calibration={"sequences": 10**6, "length": 256})[1]
-    long = make(tiny_path, GPTQ, calibration={"sequences": 1, "length": 10**6})[1]
+@pytest.mark.parametrize(
+    ("sequences", "length", "remedy"),
+    [(10**6, 256, r"calibration\.sequences = \d+,"), (1, 10**6, r"calibration\.length = \d+ or less")],
+)
+def test_a_calibration_text_that_is_too_short_is_refused(
+    sequences: int, length: int, remedy: str, tiny_path: Path
+) -> None:
+    variant = make(tiny_path, GPTQ, calibration={"sequences": sequences, "length": length})[1]
 
-    assert 50 < len(calibration_tokens(many, tiny_path)) < 10**4
-    with pytest.raises(ConfigError, match=r"calibration\.length = 1000000: .* only \d+ tokens"):
-        calibration_tokens(long, tiny_path)
+    with pytest.raises(ConfigError, match=f"built-in text has only .* tokens. Set {remedy}"):
+        calibration_tokens(variant, tiny_path)
+
+
+def test_ones_own_calibration_text_is_taken(tiny_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.txt"
+    file.write_text("\n\n".join(f"The town of number {i} lies by the sea." for i in range(60)))
+    settings = {"sequences": 4, "length": 32}
+    variant = make(tiny_path, GPTQ, calibration={**settings, "path": str(file)})[1]
+    tokenizer = load_tokenizer(tiny_path)
+
+    tokens = calibration_tokens(variant, tiny_path)
+
+    assert [len(t) for t in tokens] == [32] * 4
+    assert "lies by the sea" in tokenizer.decode(tokens[0])
+    assert variant.weights_digest != make(tiny_path, GPTQ, calibration=settings)[1].weights_digest
+    digest = variant.weights_digest
+    moved = file.rename(tmp_path / "moved.txt")
+    assert make(tiny_path, GPTQ, calibration={**settings, "path": str(moved)})[1].weights_digest == digest
 
 
 @pytest.mark.parametrize("dataset", ["news", "inference", "relations"])
 def test_no_evaluated_item_is_calibrated_on(dataset: str, tiny_path: Path) -> None:
-    everything = make(tiny_path, GPTQ, calibration={"sequences": 10**6, "length": 16})[1]
-    tokens = [t for s in calibration_tokens(everything, tiny_path) for t in s]
-    text = load_tokenizer(tiny_path).decode(tokens)
+    tokenizer = load_tokenizer(tiny_path)
+    available = len(tokenizer("\n\n".join(calibration_texts(0))).input_ids) // 16
+    everything = make(tiny_path, GPTQ, calibration={"sequences": available, "length": 16})[1]
+    text = tokenizer.decode([t for s in calibration_tokens(everything, tiny_path) for t in s])
     data = load_dataset(dataset)
 
     for item in (*data.items, *data.demonstrations):
@@ -214,7 +237,7 @@ def test_what_is_prepared_is_not_made_again(tiny_path: Path, monkeypatch: pytest
         raise AssertionError("made again")
 
     for work in ("dense_copy", "load_dense"):
-        monkeypatch.setattr(variants, work, refuse)
+        monkeypatch.setattr(preparation, work, refuse)
 
     assert prepare(one(tiny_path, **RTN), tiny_path, silent) == first
     renamed = prepare(one(tiny_path, **RTN, name="control"), tiny_path, silent)
@@ -243,7 +266,7 @@ def test_a_preparation_that_was_killed_is_finished_by_the_next(
         def killed(*_: Any) -> None:
             raise KeyboardInterrupt
 
-        patched.setattr(variants, step, killed)
+        patched.setattr(preparation, step, killed)
         with pytest.raises(KeyboardInterrupt):
             prepare(one(tiny_path, **RTN), tiny_path, silent)
     leftover = one(tiny_path, **RTN).folder / ".making-abc"
@@ -307,6 +330,23 @@ def test_a_damaged_twin_is_a_model_error_that_says_what_to_do(tiny_path: Path) -
 
     with pytest.raises(ModelError, match=r"cannot be loaded: .*remove that folder"):
         load_variant(variant, tiny_path)
+
+
+@pytest.mark.parametrize("which", ["twin", "checkpoint"])
+def test_a_tampered_file_in_the_cache_is_refused(which: str, tiny_path: Path) -> None:
+    kernel = {"quantizer": "compressed-tensors", "execution": "kernel"}
+    variant = one(tiny_path, **(kernel if which == "checkpoint" else RTN))
+    prepare(variant, tiny_path, silent)
+    folder = variant.twin or variant.checkpoint
+    assert folder is not None
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-10] ^= 1
+    weights.write_bytes(content)
+
+    with pytest.raises(ModelError, match=r"are not those that were written and tested\. Remove") as caught:
+        prepare(variant, tiny_path, silent)
+    assert str(variant.folder) in str(caught.value)
 
 
 # Text measures

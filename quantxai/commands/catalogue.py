@@ -151,9 +151,10 @@ def doctor(
 def _fetch(model: ModelSource, tell: Callable[[str], None]) -> Path:
     """Fetch a model in a process of its own, whose libraries' chatter goes to a file."""
     from quantxai.errors import MissingExtra, ModelError
+    from quantxai.jobs import FetchParent
     from quantxai.machine import cores, has_packages
     from quantxai.models import cache_directory
-    from quantxai.workers import FetchParent, Job, Message, run_jobs
+    from quantxai.workers import Job, Message, run_jobs
 
     for package in has_packages(("torch", "transformers", "gguf")):
         raise MissingExtra(package, "models", f"fetching the model '{model.name}'")

@@ -25,6 +25,9 @@ def quantize(
     bits: Annotated[int | None, typer.Option(metavar="N", help="Bits per weight.")] = None,
     group_size: Annotated[int | None, typer.Option(metavar="N", help="Weights that share a scale.")] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the calibration sample.")] = 0,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Your own calibration text; see calibration.path.")
+    ] = None,
     options: Annotated[
         list[str] | None,
         typer.Option(
@@ -33,10 +36,11 @@ def quantize(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the receipt as JSON.")] = False,
 ) -> None:
-    """Quantize a model and write the checkpoint, tested, with its receipt.
+    """Quantize a model and write the tested checkpoint.
 
     What is written loads with transformers as it is: GPTQ in the AutoGPTQ layout, AWQ in the AutoAWQ
-    layout. It is cached, so a sweep of the same model uses it, too.
+    layout, compressed-tensors in its own. Its receipt lies beside it. It is cached, so a sweep of the
+    same model uses it, too.
 
     Example: quantxai quantize smollm2-135m --method gptq --bits 4 --out smollm2-gptq-4
     """
@@ -46,7 +50,9 @@ def quantize(
     chosen = dict(map(_option, options or []))
     chosen |= {k: v for k, v in (("bits", bits), ("group_size", group_size)) if v is not None}
     with for_stream() as progress:
-        receipt = interchange.quantize(model, method, chosen, out, seed=seed, progress=progress)
+        receipt = interchange.quantize(
+            model, method, chosen, out, seed=seed, calibration=calibration, progress=progress
+        )
     if as_json:
         print_json(receipt)
         return

@@ -239,7 +239,11 @@ def _plan_text(plan: Plan, store: Store, variants: list[dict[str, Any]], cost: E
     total = [str(sum(v[key] for v in variants)) for key in ("cells", "done", "to_do")]
     rows.append(["all", *total, "", ""])
     free = shutil.disk_usage(nearest_existing(cache_directory())).free
-    seconds = "unknown" if cost.seconds is None else f"about {duration(cost.seconds)}"
+    of_gpu = "" if plan.parent.device == "cpu" else " on the GPU"
+    memory = "unknown" if cost.memory_bytes is None else f"{size(cost.memory_bytes)}{of_gpu} at its peak"
+    seconds = "unknown"
+    if cost.seconds is not None:
+        seconds = f"about {duration(cost.seconds)}, good to a factor of two at best"
     lines = [
         f"model  {plan.model.name} ({plan.model.source}), {'already here' if here else 'to be fetched'}; "
         f"{plan.parent.dtype} on {plan.parent.device}",
@@ -256,7 +260,7 @@ def _plan_text(plan: Plan, store: Store, variants: list[dict[str, Any]], cost: E
         "Still to spend, an estimate:",
         f"  download  {size(cost.download_bytes) if cost.download_bytes else 'nothing'}",
         f"  disk      {size(cost.disk_bytes)} of {size(free)} free for {cache_directory()}",
-        f"  memory    {size(cost.memory_bytes)} at its peak",
-        f"  time      {seconds}, good to a factor of two at best ({cost.basis})",
+        f"  memory    {memory}",
+        f"  time      {seconds} ({cost.basis})",
     ]
     return "\n".join(lines)
