@@ -1,7 +1,9 @@
 """The table of receipts in docs/quantizers.md: from a run's receipts, or from those kept in results/.
 
-python benchmarks/receipts_table.py --run runs/default --write   keep a run's receipts, rewrite the docs
-python benchmarks/receipts_table.py                              print the table of those kept
+python benchmarks/receipts_table.py --run runs/default --run runs/all --write   keep them, rewrite the docs
+python benchmarks/receipts_table.py                                             print the table of those kept
+
+Of a variant that is in several runs, the first one's receipt is kept.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-KEPT = ROOT / "benchmarks" / "results" / "receipts-smollm2-135m.json"
-PAGE = ROOT / "docs" / "quantizers.md"
-BEGIN, END = "<!-- receipts: made by benchmarks/receipts_table.py -->", "<!-- end of receipts -->"
+from documented import DOCS, RESULTS, with_table
+
+KEPT = RESULTS / "receipts-smollm2-135m.json"
+PAGE = DOCS / "quantizers.md"
 COLUMNS = {
+    "calibration_tokens": ("calibrated on, tokens", "{}"),
     "bits_per_weight": ("bits per weight", "{:.2f}"),
     "relative_error": ("weight error", "{:.3f}"),
     "perplexity": ("perplexity", "{:.1f}"),
@@ -28,11 +31,15 @@ COLUMNS = {
 }
 
 
-def receipts(run: Path) -> list[dict[str, Any]]:
-    """Return a run's receipts without their layers, in the order of the manifest."""
-    names = [v["name"] for v in json.loads((run / "manifest.json").read_text())["variants"]]
-    found = [json.loads((run / "variants" / n / "receipt.json").read_text()) for n in names]
-    return [{k: v for k, v in r.items() if k != "layers"} for r in found]
+def receipts(runs: list[Path]) -> list[dict[str, Any]]:
+    """Return the runs' receipts without their layers, in the order of the manifests."""
+    found: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        for variant in json.loads((run / "manifest.json").read_text())["variants"]:
+            name = variant["name"]
+            receipt = json.loads((run / "variants" / name / "receipt.json").read_text())
+            found.setdefault(name, {k: v for k, v in receipt.items() if k != "layers"})
+    return list(found.values())
 
 
 def table(found: list[dict[str, Any]]) -> str:
@@ -48,16 +55,12 @@ def table(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def in_docs(page: str, text: str) -> str:
-    """Return the page with the table between its marks."""
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}"
-
-
 def main() -> None:
     """Print the table, and keep and write it where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, help="a run directory; the receipts kept where left out")
+    parser.add_argument(
+        "--run", type=Path, action="append", help="a run directory; the receipts kept where left out"
+    )
     parser.add_argument("--write", action="store_true", help="keep the receipts and rewrite the docs")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     arguments = parser.parse_args()
@@ -66,7 +69,7 @@ def main() -> None:
     if arguments.write:
         KEPT.parent.mkdir(exist_ok=True)
         KEPT.write_text(json.dumps(found, indent=1) + "\n")
-        PAGE.write_text(in_docs(PAGE.read_text(), table(found)))
+        PAGE.write_text(with_table(PAGE.read_text(), "receipts", table(found)))
     if arguments.json:
         print(json.dumps(found))
 

@@ -1,10 +1,10 @@
 """Load one quantized variant and ask it something: the model access everything else is built on."""
 
 from quantxai.config import parse_config
+from quantxai.jobs import open_lm
 from quantxai.models import pull
 from quantxai.plan import make_plan
-from quantxai.variants import prepare
-from quantxai.workers import open_lm
+from quantxai.preparation import prepare
 
 
 def main() -> None:

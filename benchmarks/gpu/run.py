@@ -23,11 +23,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from stored import stored_bytes
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from quantxai import machine, receipts, registry
 from quantxai.checkpoints import dense_copy, load_dense, quantized_layers
+from quantxai.footprint import weights_bytes
+from quantxai.shapes import shape_of
 from quantxai.workers import quiet
 
 SIZES: dict[str, dict[str, int]] = {
@@ -42,8 +45,14 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("full", {}),
     "int8": ("bnb", {"format": "int8"}),
     "nf4": ("bnb", {"format": "nf4"}),
+    "fp4": ("bnb", {"format": "fp4"}),
     "rtn-4": ("rtn", {"bits": 4}),
+    "hqq-4": ("hqq", {"bits": 4}),
     "fp8": ("fp8", {}),
+    "nvfp4a16": ("compressed-tensors", {"scheme": "NVFP4A16"}),
+    "mxfp4a16": ("compressed-tensors", {"scheme": "MXFP4A16"}),
+    "fp8-dynamic": ("compressed-tensors", {"scheme": "FP8_DYNAMIC"}),
+    "w8a8": ("compressed-tensors", {"scheme": "W8A8"}),
     "gptq-4": ("gptq", {"bits": 4}),
     "awq-4": ("awq", {"bits": 4}),
 }
@@ -110,13 +119,6 @@ def check(model: Any, dtype: str, device: str) -> dict[str, Any]:
     return receipts.inspect_kernel(model, dense_copy(model, dtype), ids).model_dump()
 
 
-def stored(tensor: Any) -> int:
-    """Bytes that a tensor takes; one of torchao's consists of plain ones."""
-    if hasattr(tensor, "__tensor_flatten__") and type(tensor.data) is not torch.Tensor:
-        return sum(stored(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
-    return int(tensor.nbytes)
-
-
 def chosen_kernels(method: str, checkpoint: Path, dtype: str, device: str) -> dict[str, Any]:
     """What gptqmodel takes when it may choose: its class and its gradient."""
     from transformers import AwqConfig, GPTQConfig
@@ -129,7 +131,7 @@ def chosen_kernels(method: str, checkpoint: Path, dtype: str, device: str) -> di
 def measure(name: str, parent: Path, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Quantize, check and time one method."""
     method, settings = METHODS[name]
-    if method in ("rtn", "gptq", "awq") and options.size == "toy":
+    if method in ("rtn", "hqq", "gptq", "awq") and options.size == "toy":
         settings = {**settings, "group_size": 32}
     quantizer = registry.method("quantizer", method).model_validate(settings)
     dtype = options.dtype if options.dtype in quantizer.kernel_dtypes else "float16"
@@ -143,7 +145,9 @@ def measure(name: str, parent: Path, folder: Path, options: argparse.Namespace) 
         found["quantization_seconds"] = time.perf_counter() - start
         release()
     model = quantizer.load(source, dtype, options.device)
-    found["weight_bytes"] = sum(stored(t) for t in [*model.parameters(), *model.buffers()])
+    found["weight_bytes"] = stored_bytes(model)
+    shape = shape_of(json.loads((parent / "config.json").read_text()))
+    found["predicted_weight_bytes"] = weights_bytes(quantizer, shape, dtype)
     if quantized_layers(model):
         found |= check(model, dtype, options.device)
         release()

@@ -3,5 +3,6 @@
 # into benchmarks/results/. Arguments go to run.py, so `run.sh --device cpu --sizes toy` tries it anywhere.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+export PYTHONPATH="benchmarks${PYTHONPATH:+:$PYTHONPATH}"
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 exec "${PYTHON:-python}" benchmarks/gpu/run.py --out "${OUT:-benchmarks/results}/gpu.json" "$@"
