@@ -27,7 +27,7 @@ __all__ = ["Counterfactual", "CounterfactualRow", "Failure", "judged_text", "par
 Failure = Literal["unparsed", "empty", "unchanged"]
 
 _TEMPLATES = {
-    "text": "counterfactual_naive_classification",
+    "text": "counterfactual_naive_topic",
     "hypothesis": "counterfactual_naive_inference_hypothesis",
     "premise": "counterfactual_naive_inference_premise",
 }
@@ -71,7 +71,7 @@ class Counterfactual(Explainer):
 
     method: ClassVar[str] = "counterfactual"
     summary: ClassVar[str] = "minimal edits that should change the model's own prediction (naive protocol)"
-    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "inference"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"topic", "inference"})
     needs: ClassVar[frozenset[str]] = frozenset({"generate", "logprobs"})
     row: ClassVar[type[Row]] = CounterfactualRow
 
@@ -90,7 +90,7 @@ class Counterfactual(Explainer):
 
     def rows(self, lm: LanguageModel, dataset: Dataset, items: Sequence[Item], seed: int) -> Iterator[Row]:
         """Predict, edit and predict again; the seed chooses each item's target label."""
-        part = "text" if dataset.task == "classification" else self.edit
+        part = "text" if dataset.task == "topic" else self.edit
         judge = labels.Judge(lm, dataset)
         before = judge.logprobs(lm, [item.text for item in items])
         predicted = [dataset.labels[int(i)] for i in before.argmax(axis=1)]

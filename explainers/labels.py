@@ -42,7 +42,7 @@ class _Wording(NamedTuple):
 # right, two or three no more; for inference pairs six wordings stayed at chance (33 %) and this one,
 # with two demonstrations a label, reached 46 % (n = 150, some of them the items it was chosen on).
 _WORDINGS = {
-    "classification": _Wording("label_classification", 1, {}),
+    "topic": _Wording("label_topic", 1, {}),
     "inference": _Wording(
         "label_inference", 2, {"entailment": "Yes", "neutral": "Maybe", "contradiction": "No"}
     ),

@@ -146,7 +146,7 @@ def esnli_items(entries: Iterable[Entry]) -> Iterator[Item]:
 
 
 def ag_news_items(entries: Iterable[Entry]) -> Iterator[Item]:
-    """Turn AG News records (Zhang et al. 2015) into classification items with our four labels."""
+    """Turn AG News records (Zhang et al. 2015) into topic items with our four labels."""
     for entry in entries:
         key = f"ag_news-{entry.number:06d}"
         text = _restore(_text(entry, "text"))

@@ -36,7 +36,7 @@ __all__ = [
     "two_hop",
 ]
 
-Task = Literal["classification", "inference", "recall"]
+Task = Literal["topic", "sentiment", "inference", "verification", "choice", "recall"]
 
 TOPICS = ("world", "sports", "business", "technology")
 RELATIONS_OF_PAIRS = ("entailment", "neutral", "contradiction")
@@ -79,7 +79,7 @@ class _Set:
 _SETS: dict[str, _Set] = {
     "news": _Set(
         "160 short news items, 4 topics, written for this project",
-        "classification",
+        "topic",
         TOPICS,
         "Apache-2.0",
         splits=_builtin.news,
@@ -112,7 +112,7 @@ _SETS: dict[str, _Set] = {
     ),
     "ag_news": _Set(
         "AG News test set: news items, 4 topics (Zhang et al. 2015)",
-        "classification",
+        "topic",
         TOPICS,
         "AG corpus terms, research use",
         read=lambda path: _published.ag_news_items(_published.csv_entries(path, _published.AG_NEWS_COLUMNS)),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Architecture", "Continuation", "Generation", "LanguageModel"]
+__all__ = ["Architecture", "Continuation", "Dialogue", "Exchange", "Generation", "LanguageModel"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,50 @@ class Continuation:
     ranks: tuple[int, ...]
 
 
+class Exchange(NamedTuple):
+    """A question and its answer."""
+
+    user: str
+    assistant: str
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """What a model is asked, apart from how its prompt is written.
+
+    Attributes:
+        user: the question.
+        opening: how the answer begins, which the model goes on with; without white space at its end.
+        exchanges: what was asked and answered before, in the same dialogue.
+        examples: worked dialogues, shown before it.
+        instruction: one for all of them; may be empty.
+    """
+
+    user: str
+    opening: str = ""
+    exchanges: tuple[Exchange, ...] = ()
+    examples: tuple[tuple[Exchange, ...], ...] = ()
+    instruction: str = ""
+
+    def plain(self) -> str:
+        """Return the prompt for a model without a chat format: each answer follows its question."""
+        blocks = ["\n".join(f"{e.user} {e.assistant}" for e in example) for example in self.examples]
+        asked = [f"{e.user} {e.assistant}" for e in self.exchanges]
+        last = "\n".join([*asked, f"{self.user} {self.opening}".rstrip()])
+        return "\n\n".join([*filter(None, [self.instruction]), *blocks, last])
+
+
 class LanguageModel(ABC):
     """The text-only half: what every engine offers."""
+
+    def prompt(self, dialogue: Dialogue, *, chat: bool = True) -> str:
+        """Return the prompt of a dialogue, which ends where the model is to go on.
+
+        Args:
+            dialogue: what is asked.
+            chat: use the model's own chat format, where it has one.
+        """
+        return dialogue.plain()
 
     @abstractmethod
     def generate(
@@ -68,8 +110,20 @@ class LanguageModel(ABC):
         *,
         max_new_tokens: int,
         stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
     ) -> list[Generation]:
-        """Continue each prompt greedily until a stop string, the end-of-text token or the limit."""
+        """Continue each prompt until a stop string, the end-of-text token or the limit.
+
+        Args:
+            prompts: what is continued.
+            max_new_tokens: the limit, tokens.
+            stop: strings that end a text; they are no part of it.
+            temperature: 0 takes the most likely token; above it, tokens are drawn from the softmax of the
+                logits divided by it.
+            seeds: one for each prompt, where the temperature is above 0: what is drawn depends on seed and
+                prompt alone, not on the batch.
+        """
 
     @abstractmethod
     def logprobs(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Continuation]:
@@ -87,7 +141,7 @@ class LanguageModel(ABC):
         max_new_tokens: int,
         stop: Sequence[str] = (),
     ) -> list[tuple[Generation, Continuation]]:
-        """Do `generate` and `logprobs` for the same prompts; an engine may share their computation."""
+        """Do a greedy `generate` and `logprobs` for the same prompts; an engine may share their computation."""
         generated = self.generate(prompts, max_new_tokens=max_new_tokens, stop=stop)
         return list(zip(generated, self.logprobs(prompts, continuations), strict=True))
 

@@ -60,10 +60,20 @@ class FakeLanguageModel(LanguageModel):
         """What was asked: method name and prompts (for `logprobs` prompt + continuation)."""
 
     def generate(
-        self, prompts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
     ) -> list[Generation]:
         self.calls.append(("generate", list(prompts)))
-        return [self._generate(prompt, max_new_tokens, stop) for prompt in prompts]
+        drawn = [f"\0{seed}" for seed in seeds] if temperature and seeds else [""] * len(prompts)
+        return [
+            self._generate(self.reply(prompt + draw), max_new_tokens, stop)
+            for prompt, draw in zip(prompts, drawn, strict=True)
+        ]
 
     def logprobs(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Continuation]:
         pairs = list(zip(prompts, continuations, strict=True))
@@ -78,9 +88,9 @@ class FakeLanguageModel(LanguageModel):
         """Return every prompt a method was asked, in order."""
         return [prompt for name, prompts in self.calls if name == method for prompt in prompts]
 
-    def _generate(self, prompt: str, limit: int, stop: Sequence[str]) -> Generation:
+    def _generate(self, said: str, limit: int, stop: Sequence[str]) -> Generation:
         text = ""
-        tokens = TOKEN.findall(self.reply(prompt))
+        tokens = TOKEN.findall(said)
         for number, token in enumerate(tokens, 1):
             text += token
             found = [at for s in stop if (at := text.find(s)) >= 0]

@@ -140,7 +140,7 @@ def _manifest(
     explainers = [
         {
             "explainer": explainer, "method": explainer, "version": 1, "options": {"max_new_tokens": 40},
-            "dataset": dataset, "task": "classification" if dataset == "news" else "recall", "items": n,
+            "dataset": dataset, "task": "topic" if dataset == "news" else "recall", "items": n,
             "digest": digest(dataset), "licence": "CC0-1.0", "source": "built in",
             "labels": list(_LABELS) if dataset == "news" else [],
         }

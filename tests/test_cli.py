@@ -412,7 +412,7 @@ def test_a_method_that_cannot_be_imported_does_not_hide_the_others(
 
 def test_datasets_and_models_are_listed(call: Callable[..., Result]) -> None:
     datasets = {d["name"]: d["task"] for d in json.loads(call("list", "datasets", "--json").stdout)}
-    assert datasets["news"] == "classification"
+    assert datasets["news"] == "topic"
     assert datasets["lre"] == "recall"
     models = json.loads(call("models", "list", "--json").stdout)
     assert models[0]["name"] == "smollm2-135m"

@@ -42,7 +42,7 @@ def tiny(**changes: Any) -> Dataset:
     ]
     values: dict[str, Any] = {
         "name": "tiny",
-        "task": "classification",
+        "task": "topic",
         "labels": tuple(TOPICS),
         "items": tuple(items),
         "demonstrations": tuple(demonstrations),
@@ -298,10 +298,10 @@ def test_the_digest_covers_options_and_wording(monkeypatch: pytest.MonkeyPatch) 
     assert Counterfactual(max_new_tokens=41).digest() != plain
     read = prompts.read
     for name in (
-        "counterfactual_naive_classification",
+        "counterfactual_naive_topic",
         "counterfactual_naive_inference_hypothesis",
         "counterfactual_naive_inference_premise",
-        "label_classification",
+        "label_topic",
         "label_inference",
     ):
         changed = {name: read(name) + "!"}
@@ -309,12 +309,12 @@ def test_the_digest_covers_options_and_wording(monkeypatch: pytest.MonkeyPatch) 
         assert Counterfactual().digest() != plain, f"{name} is not part of the digest"
 
 
-@pytest.mark.parametrize("part", ["classification", "inference_hypothesis", "inference_premise"])
+@pytest.mark.parametrize("part", ["topic", "inference_hypothesis", "inference_premise"])
 def test_prompt_demonstrations_change_labels_and_are_nobodys_items(part: str) -> None:
     text = prompts.read(f"counterfactual_naive_{part}")
     assert text.endswith("<edit>")
     assert text.count("<edit>") == text.count("</edit>") + 1 == 5
-    name = "news" if part == "classification" else "inference"
+    name = "news" if part == "topic" else "inference"
     dataset = load_dataset(name)
     for label in dataset.labels:
         assert any(

@@ -43,7 +43,7 @@ def write(path: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("name", "task", "items", "demonstrations"),
     [
-        ("news", "classification", 160, 16),
+        ("news", "topic", 160, 16),
         ("inference", "inference", 180, 24),
         ("relations", "recall", 756, 81),
     ],

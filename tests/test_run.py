@@ -319,7 +319,7 @@ def test_a_group_size_that_does_not_fit_is_refused_before_anything_is_computed(
 
 def test_an_explainer_on_the_wrong_data_is_refused(tiny_path: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match="\"news\" is for classification, and the explainer 'memorization' works on recall"
+        ConfigError, match="\"news\" is for topic, and the explainer 'memorization' works on recall"
     ):
         sweep(
             config(tiny_path, explainers=[{"explainer": "memorization", "dataset": "news"}]), tmp_path / "run"
