@@ -1,8 +1,14 @@
 """Counterfactual self-explanations: the smallest edit a model thinks would change its own prediction.
 
-Protocol "naive", as in FIZLE (Bhattacharjee et al. 2024): one prompt shows the text, the label the
-model itself predicts for it and another label, and asks for an edited text inside tags. The prompt is a
-few-shot completion that ends in the open tag, since small models ignore tags they are only told
+Protocols, each a file in explainers/prompts:
+
+- naive (FIZLE, Bhattacharjee et al. 2024, arXiv 2405.04793): one request shows the text, the label the
+  model itself predicts for it and another label, and asks for an edited text inside tags;
+- guided (the same): first, which words caused the label; then an edit of only these words;
+- flare (FLARE, Bhattacharjee et al. 2023, arXiv 2309.13340): latent features behind the label, the words
+  that carry them, then the edit.
+
+All show worked examples and open the tag themselves, since small models ignore tags they are only told
 about.
 """
 
@@ -24,22 +30,15 @@ from quantxai.records import Item, Row, digest
 
 __all__ = ["Counterfactual", "CounterfactualRow", "Failure", "judged_text", "parse_edit"]
 
-Failure = Literal["unparsed", "empty", "unchanged"]
-
-_TEMPLATES = {
-    "text": "counterfactual_naive_topic",
-    "hypothesis": "counterfactual_naive_inference_hypothesis",
-    "premise": "counterfactual_naive_inference_premise",
-}
-# A line break ends an edit too: every text is one line, and a model that forgets the tag goes on with
-# the next example.
-_STOP = ("</edit>", "\n")
+Failure = Literal["unparsed", "empty", "unchanged", "step"]
 
 _OPEN = re.compile(r"<\s*edit\s*>", re.IGNORECASE)
 _CLOSE = re.compile(r"<\s*[/\\]\s*e", re.IGNORECASE)
-_NAMES = {"text": "text|news", "hypothesis": "hypothesis", "premise": "premise"}
+_NAMES = {"text": "text|news|review", "hypothesis": "hypothesis", "premise": "premise"}
 _NEXT_EXAMPLE = re.compile(
-    r"(?:news|topic|label|premise|hypothesis)(?:, \w+)?\s*:|(?:text about|same \w+,|from) [\w ,]+:",
+    r"(?:news|topic|review|label|premise|hypothesis)(?:, \w+)?\s*:"
+    r"|(?:text about|a \w+ review|same \w+(?:,| with)|from)(?: [\w ,]+)?:"
+    r"|which (?:words|features) ",
     re.IGNORECASE,
 )
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`"}
@@ -55,7 +54,8 @@ class CounterfactualRow(Row):
     predicted: str = Field(description="The model's own few-shot calibrated prediction.")
     target: str = Field(description="The label the edit is to have.")
     edited: str | None = Field(description="The edited part; null for a failure.")
-    raw: str = Field(description="What the model generated, as is.")
+    steps: list[str] = Field(description="What it answered to the questions before, as is; none if naive.")
+    raw: str = Field(description="What the model generated last, as is: the edit, unless a step failed.")
     failure: Failure | None = Field(description="Why there is no edit; null where there is one.")
     stopped: Literal["stop", "end", "length"] = Field(description="Why generation ended.")
     tokens: int = Field(description="Number of generated tokens.")
@@ -70,11 +70,19 @@ class Counterfactual(Explainer):
     """Asks the model for a minimal edit that changes its own prediction to a given label."""
 
     method: ClassVar[str] = "counterfactual"
-    summary: ClassVar[str] = "minimal edits that should change the model's own prediction (naive protocol)"
-    tasks: ClassVar[frozenset[Task]] = frozenset({"topic", "inference"})
+    summary: ClassVar[str] = (
+        "minimal edits that should change the model's own prediction: naive, guided, FLARE"
+    )
+    tasks: ClassVar[frozenset[Task]] = frozenset({"topic", "sentiment", "inference"})
     needs: ClassVar[frozenset[str]] = frozenset({"generate", "logprobs"})
     row: ClassVar[type[Row]] = CounterfactualRow
 
+    protocol: Literal["naive", "guided", "flare"] = Field(
+        default="naive", description="How the edit is asked for: in one, two or three turns."
+    )
+    chat: bool = Field(
+        default=True, description="Ask in the model's chat format, where its tokenizer has one."
+    )
     max_new_tokens: int = Field(
         default=40,
         ge=1,
@@ -86,23 +94,32 @@ class Counterfactual(Explainer):
 
     def digest(self) -> str:
         """Return the method's digest, the wording of its prompts included."""
-        return digest([super().digest(), prompts.fingerprint(*_TEMPLATES.values()), labels.fingerprint()])
+        return digest([super().digest(), prompts.fingerprint(self._file), labels.fingerprint()])
+
+    @property
+    def _file(self) -> str:
+        return f"counterfactual_{self.protocol}"
 
     def rows(self, lm: LanguageModel, dataset: Dataset, items: Sequence[Item], seed: int) -> Iterator[Row]:
         """Predict, edit and predict again; the seed chooses each item's target label."""
-        part = "text" if dataset.task == "topic" else self.edit
+        part = self.edit if dataset.task == "inference" else "text"
         judge = labels.Judge(lm, dataset)
         before = judge.logprobs(lm, [item.text for item in items])
         predicted = [dataset.labels[int(i)] for i in before.argmax(axis=1)]
         targets = [
             _target(item, dataset.labels, label, seed) for item, label in zip(items, predicted, strict=True)
         ]
-        generated = lm.generate(
-            [_prompt(i, part, p, t) for i, p, t in zip(items, predicted, targets, strict=True)],
-            max_new_tokens=self.max_new_tokens,
-            stop=_STOP,
-        )
-        edits = [parse_edit(g, _part(i, part), part) for i, g in zip(items, generated, strict=True)]
+        asked = [
+            {**i.fields, "text": i.text, "predicted": p, "target": t}
+            for i, p, t in zip(items, predicted, targets, strict=True)
+        ]
+        section = part if dataset.task == "inference" else dataset.task
+        protocol = prompts.protocol(self._file, section)
+        answers = self._ask(lm, protocol, asked)
+        edits = [
+            (None, "step") if len(a) < len(protocol.turns) else parse_edit(a[-1], _part(i, part), part)
+            for i, a in zip(items, answers, strict=True)
+        ]
         texts = [
             judged_text(part, _context(i, part), e)
             for i, (e, _) in zip(items, edits, strict=True)
@@ -110,6 +127,7 @@ class Counterfactual(Explainer):
         ]
         after = iter(judge.logprobs(lm, texts))
         for index, (item, (edited, failure)) in enumerate(zip(items, edits, strict=True)):
+            *steps, last = answers[index]
             yield CounterfactualRow(
                 item=item.id,
                 group=item.group,
@@ -120,14 +138,33 @@ class Counterfactual(Explainer):
                 predicted=predicted[index],
                 target=targets[index],
                 edited=edited,
-                raw=generated[index].text,
+                steps=[step.text for step in steps],
+                raw=last.text,
                 failure=failure,
-                stopped=generated[index].stopped,
-                tokens=generated[index].tokens,
+                stopped=last.stopped,
+                tokens=last.tokens,
                 labels=list(dataset.labels),
                 original_scores=np.asarray(before[index]).tolist(),
                 edited_scores=None if edited is None else np.asarray(next(after)).tolist(),
             )
+
+    def _ask(
+        self, lm: LanguageModel, protocol: prompts.Protocol, asked: Sequence[dict[str, str]]
+    ) -> list[list[Generation]]:
+        """Go through the turns; an item whose answer says nothing is asked no further."""
+        answers: list[list[Generation]] = [[] for _ in asked]
+        live = list(range(len(asked)))
+        for number, turn in enumerate(protocol.turns):
+            generated = lm.generate(
+                [lm.prompt(protocol.dialogue(number, asked[i]), chat=self.chat) for i in live],
+                max_new_tokens=self.max_new_tokens,
+                stop=turn.stop,
+            )
+            for i, answer in zip(live, generated, strict=True):
+                answers[i].append(answer)
+                asked[i][turn.field] = " ".join(answer.text.split())
+            live = [i for i in live if any(c.isalnum() for c in asked[i][turn.field])]
+        return answers
 
 
 def judged_text(part: str, context: str, text: str) -> str:
@@ -192,16 +229,6 @@ def _target(item: Item, names: Sequence[str], predicted: str, seed: int) -> str:
     order = list(names)
     random.Random(f"{seed}:{item.id}").shuffle(order)
     return next(label for label in order if label != predicted)
-
-
-def _prompt(item: Item, part: str, predicted: str, target: str) -> str:
-    return prompts.read(_TEMPLATES[part]).format(
-        text=item.text,
-        premise=item.fields.get("premise", ""),
-        hypothesis=item.fields.get("hypothesis", ""),
-        predicted=predicted,
-        target=target,
-    )
 
 
 def _part(item: Item, part: str) -> str:

@@ -13,40 +13,21 @@ itself, which would make an item's score depend on the other items).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from explainers import prompts
-from quantxai.datasets import Dataset
+from quantxai.datasets import Dataset, Task
 from quantxai.errors import DataError
 from quantxai.lm import LanguageModel
-from quantxai.records import Item, digest
+from quantxai.records import Item
 
-__all__ = ["Judge", "fingerprint"]
+__all__ = ["TASKS", "Judge", "answer", "fingerprint", "split"]
 
-
-class _Wording(NamedTuple):
-    """How labels of one task are asked for."""
-
-    template: str
-    """A file in explainers/prompts; the label follows it after a space."""
-    shots: int
-    """Demonstrations per label in the prompt; the others calibrate."""
-    answers: dict[str, str]
-    """What stands for a label where the label itself is a poor next word."""
-
-
-# Chosen on SmolLM2-135M-Instruct: one demonstration a topic classified 46 of 48 built-in headlines
-# right, two or three no more; for inference pairs six wordings stayed at chance (33 %) and this one,
-# with two demonstrations a label, reached 46 % (n = 150, some of them the items it was chosen on).
-_WORDINGS = {
-    "topic": _Wording("label_topic", 1, {}),
-    "inference": _Wording(
-        "label_inference", 2, {"entailment": "Yes", "neutral": "Maybe", "contradiction": "No"}
-    ),
-}
+TASKS: tuple[Task, ...] = ("topic", "sentiment", "inference")
+"""Tasks whose labels can be scored from a text alone."""
 
 
 class Judge:
@@ -58,11 +39,11 @@ class Judge:
     """
 
     def __init__(self, lm: LanguageModel, dataset: Dataset) -> None:
-        if dataset.task not in _WORDINGS:
+        if dataset.task not in TASKS:
             raise DataError(f"{dataset.name}: labels cannot be scored on a data set for {dataset.task}")
-        self._wording = _WORDINGS[dataset.task]
+        self._task: Task = dataset.task
         self._labels = dataset.labels
-        shown, held_out = _split(dataset, self._wording.shots)
+        shown, held_out = split(dataset, _wording(dataset.task)["shots"])
         self._prefix = "".join(f"{self._query(d.text)}{self._answer(d.label)}\n\n" for d in shown)
         self._prior = self._choices(lm, [d.text for d in held_out]).mean(axis=0)
 
@@ -91,24 +72,34 @@ class Judge:
         return lm.choices(queries, [self._answer(label) for label in self._labels])
 
     def _query(self, text: str) -> str:
-        template = prompts.read(self._wording.template)
-        if "{premise}" not in template:
-            return template.replace("{text}", text)
-        premise, hypothesis = _parts(text)
-        return template.format(premise=premise, hypothesis=hypothesis)
+        return prompts.fill(_wording(self._task)["question"], {"text": text, **_parts(text, self._task)})
 
     def _answer(self, label: str | None) -> str:
-        return " " + self._wording.answers.get(str(label), str(label))
+        return " " + answer(self._task, str(label))
+
+
+def answer(task: Task, label: str) -> str:
+    """Return the word that stands for a label in prompts: itself, unless it is a poor next word."""
+    words: dict[str, str] = _wording(task).get("answers", {})
+    return words.get(label, label)
 
 
 def fingerprint() -> str:
     """Return a SHA-256 of the wordings, for the digests of methods that score labels."""
-    templates = [w.template for w in _WORDINGS.values()]
-    return digest([prompts.fingerprint(*templates), {t: w._asdict() for t, w in _WORDINGS.items()}])
+    return prompts.fingerprint("labels")
 
 
-def _split(dataset: Dataset, shots: int) -> tuple[list[Item], list[Item]]:
-    """Demonstrations in the prompt, label by label in turn, and the others."""
+def _wording(task: Task) -> dict[str, Any]:
+    found: dict[str, Any] = prompts.read("labels")[task]
+    return found
+
+
+def split(dataset: Dataset, shots: int) -> tuple[list[Item], list[Item]]:
+    """Return `shots` demonstrations of each label, label by label in turn, and as many of the others.
+
+    Raises:
+        DataError: a label has too few demonstrations for the prompt and at least one other.
+    """
     by_label = {label: [d for d in dataset.demonstrations if d.label == label] for label in dataset.labels}
     for label, items in by_label.items():
         if len(items) <= shots:
@@ -122,8 +113,11 @@ def _split(dataset: Dataset, shots: int) -> tuple[list[Item], list[Item]]:
     return shown, [item for items in by_label.values() for item in items[shots:most]]
 
 
-def _parts(text: str) -> tuple[str, str]:
+def _parts(text: str, task: Task) -> dict[str, str]:
+    """The parts of an inference item's text."""
+    if task != "inference":
+        return {}
     premise, separator, hypothesis = text.removeprefix("Premise: ").partition("\nHypothesis: ")
     if not separator:
         raise DataError(f"not an inference item's text (Premise: ... Hypothesis: ...): {text!r}")
-    return premise, hypothesis
+    return {"premise": premise, "hypothesis": hypothesis}

@@ -26,6 +26,7 @@ from quantxai.records import Item
 
 pytestmark = pytest.mark.bare
 
+PROTOCOLS = ("naive", "guided", "flare")
 TOPICS = {"world": "war", "sports": "goal", "business": "shares", "technology": "robot"}
 
 
@@ -296,30 +297,115 @@ def test_the_digest_covers_options_and_wording(monkeypatch: pytest.MonkeyPatch) 
     plain = Counterfactual().digest()
     assert Counterfactual(max_new_tokens=40, edit="hypothesis").digest() == plain
     assert Counterfactual(max_new_tokens=41).digest() != plain
+    assert len({Counterfactual(protocol=p).digest() for p in PROTOCOLS}) == 3
     read = prompts.read
-    for name in (
-        "counterfactual_naive_topic",
-        "counterfactual_naive_inference_hypothesis",
-        "counterfactual_naive_inference_premise",
-        "label_topic",
-        "label_inference",
-    ):
-        changed = {name: read(name) + "!"}
+    for name in ("counterfactual_naive", "labels"):
+        changed = {name: {**read(name), "version": 2}}
         monkeypatch.setattr(prompts, "read", lambda n, changed=changed: changed.get(n, read(n)))
         assert Counterfactual().digest() != plain, f"{name} is not part of the digest"
 
 
-@pytest.mark.parametrize("part", ["topic", "inference_hypothesis", "inference_premise"])
-def test_prompt_demonstrations_change_labels_and_are_nobodys_items(part: str) -> None:
-    text = prompts.read(f"counterfactual_naive_{part}")
-    assert text.endswith("<edit>")
-    assert text.count("<edit>") == text.count("</edit>") + 1 == 5
-    name = "news" if part == "topic" else "inference"
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("part", ["topic", "sentiment", "hypothesis", "premise"])
+def test_prompt_demonstrations_change_labels_and_are_nobodys_items(protocol: str, part: str) -> None:
+    name = {"topic": "news", "sentiment": "reviews"}.get(part, "inference")
     dataset = load_dataset(name)
-    for label in dataset.labels:
-        assert any(
-            f"to be about {label}: <edit>" in line or f"to {label}: <edit>" in line
-            for line in text.splitlines()
-        )
+    examples = prompts.read(f"counterfactual_{protocol}")[part]["examples"]
+    assert {e["target"] for e in examples} == set(dataset.labels)
+    assert all(e["target"] != e["predicted"] for e in examples)
+    shown = "".join(prompts.protocol(f"counterfactual_{protocol}", part).dialogue(0, Everything()).plain())
+    assert shown.count("<edit>") >= shown.count("</edit>") == len(examples) == 4
     for item in (*dataset.items, *dataset.demonstrations):
-        assert item.fields.get("premise", item.text) not in text
+        assert item.fields.get("premise", item.text) not in shown
+
+
+# -- protocols in turns --------------------------------------------------------------------------
+
+
+class Everything(dict[str, str]):
+    """Values for any field."""
+
+    def __missing__(self, key: str) -> str:
+        return f"[{key}]"
+
+
+def answers_in_turns(prompt: str) -> str:
+    asked = query(prompt).splitlines()[-1]
+    if "features" in asked and "Which features" in asked:
+        return " a trade, a market\nWhich words"
+    if asked.startswith("Which words"):
+        return " shares\n"
+    return "A goal today.</edit>\n"
+
+
+def test_guided_asks_for_the_words_and_then_for_an_edit_of_only_these() -> None:
+    lm = FakeLanguageModel(reply=answers_in_turns, choose=reads_topics)
+    dataset = tiny()
+    (row,) = Counterfactual(protocol="guided").rows(lm, dataset, dataset.items[2:3], seed=0)
+    assert isinstance(row, CounterfactualRow)
+    assert (row.predicted, row.steps, row.edited, row.failure) == (
+        "business",
+        [" shares"],
+        "A goal today.",
+        None,
+    )
+    first, second = lm.asked("generate")
+    asked = "Text about business: A shares today.\nWhich words make it a text about business?"
+    assert query(first) == asked
+    assert query(second) == (
+        f"{asked} shares\nSame text with only these words changed, to be about {row.target}: <edit>"
+    )
+
+
+def test_flare_asks_for_features_words_and_the_edit() -> None:
+    lm = FakeLanguageModel(reply=answers_in_turns, choose=reads_topics)
+    dataset = tiny()
+    (row,) = Counterfactual(protocol="flare").rows(lm, dataset, dataset.items[2:3], seed=0)
+    assert isinstance(row, CounterfactualRow)
+    assert row.steps == [" a trade, a market", " shares"]
+    assert row.edited == "A goal today."
+    assert [query(p).splitlines()[-1].split("?")[0] for p in lm.asked("generate")[:2]] == [
+        "Which features make it a text about business",
+        "Which words of the text carry these features",
+    ]
+    assert "business? a trade, a market\nWhich words" in query(lm.asked("generate")[1])
+
+
+def test_an_item_without_words_is_asked_no_further_and_counted() -> None:
+    lm = FakeLanguageModel(
+        reply=lambda prompt: " ,\n" if "war" in query(prompt) else answers_in_turns(prompt)
+    )
+    dataset = tiny()
+    rows = list(Counterfactual(protocol="guided").rows(lm, dataset, dataset.items, seed=0))
+    assert [r.failure for r in rows if isinstance(r, CounterfactualRow)] == [
+        "step",
+        "unchanged",
+        None,
+        None,
+    ]
+    assert len(lm.asked("generate")) == 4 + 3
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "Which words make it a text about sports? goal",
+        "Text about sports: A goal.",
+        "A negative review: Bad.",
+        "Same text with only these words changed, to be about sports: A goal.",
+        "Review: Bad.",
+    ],
+)
+def test_a_repeated_prompt_is_no_edit(raw: str) -> None:
+    assert parse_edit(Generation(raw, 9, "stop"), "The old text.", "hypothesis") == (None, "unparsed")
+
+
+def test_the_chat_format_is_used_unless_it_is_turned_off() -> None:
+    class Chat(FakeLanguageModel):
+        def prompt(self, dialogue: Any, *, chat: bool = True) -> str:
+            return ("<chat>" if chat else "") + dialogue.plain()
+
+    for option in (True, False):
+        lm = Chat()
+        list(Counterfactual(chat=option).rows(lm, tiny(), tiny().items, seed=0))
+        assert {p.startswith("<chat>") for p in lm.asked("generate")} == {option}
