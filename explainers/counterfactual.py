@@ -54,7 +54,9 @@ class CounterfactualRow(Row):
     predicted: str = Field(description="The model's own few-shot calibrated prediction.")
     target: str = Field(description="The label the edit is to have.")
     edited: str | None = Field(description="The edited part; null for a failure.")
-    steps: list[str] = Field(description="What it answered to the questions before, as is; none if naive.")
+    steps: list[str] = Field(
+        default=[], description="What it answered to the questions before, as is; none where there were none."
+    )
     raw: str = Field(description="What the model generated last, as is: the edit, unless a step failed.")
     failure: Failure | None = Field(description="Why there is no edit; null where there is one.")
     stopped: Literal["stop", "end", "length"] = Field(description="Why generation ended.")
