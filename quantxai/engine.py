@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 
 from quantxai.caches import continued, growing_cache, layers_of
 from quantxai.errors import InputError, ModelError
-from quantxai.lm import Continuation, Generation, LanguageModel
+from quantxai.lm import Continuation, Generation
 from quantxai.prefixes import LOGIT_BYTES, Prefixes, Row, States, fitting, in_batch_order, shared_prefixes
+from quantxai.tokenized import TokenizedModel
 
 __all__ = ["TransformersModel"]
 
 
-class TransformersModel(LanguageModel):
+class TransformersModel(TokenizedModel):
     """A transformers causal language model behind the LanguageModel interface.
 
     Args:
@@ -50,12 +51,11 @@ class TransformersModel(LanguageModel):
         batch_tokens: int = 8192,
         tick: Callable[[int], None] | None = None,
     ) -> None:
+        super().__init__(tokenizer, int(getattr(model.config, "max_position_embeddings", 0) or 2**30))
         self.model = model
-        self.tokenizer = tokenizer
         self.batch_tokens = batch_tokens
         self.tick = tick
         self.device = next(model.parameters()).device
-        self.context = int(getattr(model.config, "max_position_embeddings", 0) or 2**30)
         self._shares_prefixes = _shares_prefixes(model.config)
         self._known = Prefixes()
         end = getattr(model.generation_config, "eos_token_id", None)
@@ -94,7 +94,7 @@ class TransformersModel(LanguageModel):
     ) -> list[tuple[Generation, Continuation]]:
         """See LanguageModel.generate_and_score; every prompt is run once for both."""
         tokens = [self._encode(p) for p in prompts]
-        scored = [list(self.tokenizer(c, add_special_tokens=False).input_ids) for c in continuations]
+        scored = [self._encode_added(c) for c in continuations]
         if not all(scored):
             raise InputError("a continuation to score has no tokens; give it at least one character")
         extra = max([max_new_tokens, *map(len, scored)])
@@ -136,12 +136,7 @@ class TransformersModel(LanguageModel):
         """See LanguageModel.choices."""
         tokens = [self._encode(p) for p in prompts]
         self._check_lengths(tokens, 0)
-        firsts = [self._first_token(prompts[0] if prompts else "", c) for c in choices]
-        if len(set(firsts)) < len(firsts):
-            raise InputError(
-                f"the choices {', '.join(map(repr, choices))} do not all begin with different tokens "
-                "for this tokenizer; use labels that differ in their first token"
-            )
+        firsts = self._first_tokens(choices)
         out = np.full((len(prompts), len(choices)), np.nan)
 
         def run(batch: list[Row]) -> None:
@@ -152,38 +147,6 @@ class TransformersModel(LanguageModel):
 
         self._run(self._rows(tokens, [1] * len(tokens)), 0, 1, run)
         return out
-
-    # -- tokens ----------------------------------------------------------------------------------
-
-    def _encode(self, text: str) -> list[int]:
-        ids = list(self.tokenizer(text).input_ids)
-        if ids:
-            return ids
-        raise InputError("an empty prompt has no tokens with this tokenizer; give it at least one character")
-
-    def _encode_pair(self, prompt: str, continuation: str) -> tuple[list[int], int]:
-        """Token ids of prompt + continuation, and how many of the last ones are scored."""
-        before = list(self.tokenizer(prompt).input_ids) if prompt else self._empty()
-        added = list(self.tokenizer(continuation, add_special_tokens=False).input_ids)
-        full = before + added
-        return full, len(added) if before else max(len(added) - 1, 0)
-
-    def _empty(self) -> list[int]:
-        return list(self.tokenizer("").input_ids)
-
-    def _first_token(self, prompt: str, choice: str) -> int:
-        ids = self.tokenizer(choice, add_special_tokens=False).input_ids
-        if not ids:
-            raise InputError(f"the choice {choice!r} has no tokens")
-        return int(ids[0])
-
-    def _check_lengths(self, tokens: Sequence[Sequence[int]], extra: int) -> None:
-        longest = max((len(t) for t in tokens), default=0) + extra
-        if longest > self.context:
-            raise InputError(
-                f"a prompt of {longest - extra} tokens with {extra} to generate is longer than the model's "
-                f"context of {self.context} tokens; shorten the texts or choose another model"
-            )
 
     # -- batches ---------------------------------------------------------------------------------
 
