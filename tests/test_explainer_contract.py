@@ -20,6 +20,7 @@ BUILT_IN = {
     "explainers": {
         "counterfactual": "explainers.counterfactual:Counterfactual",
         "memorization": "explainers.memorization:Memorization",
+        "natural_language": "explainers.natural_language:NaturalLanguage",
     },
     "scorers": {
         "edits": "explainers.scorers.edits:Edits",

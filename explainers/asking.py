@@ -1,0 +1,277 @@
+"""Asking a model for a prediction and for an explanation of it, in either order.
+
+- explain-then-predict: a chain of thought, and the label that follows from it;
+- predict-then-explain: the label, and a rationale for it.
+
+A prediction is made by scoring the labels' answer words as the next token, calibrated on demonstrations
+that are not shown (see explainers.labels). Questions and openings are files in explainers/prompts.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from explainers import prompts
+from quantxai.datasets import Dataset, Task
+from quantxai.errors import DataError
+from quantxai.lm import Dialogue, Exchange, Generation, LanguageModel
+from quantxai.methods import Explainer
+from quantxai.records import Item, digest
+
+__all__ = ["Answered", "Asking", "Explaining", "Failure", "Order", "parse_explanation"]
+
+Failure = Literal["unparsed", "empty"]
+Order = Literal["explain-then-predict", "predict-then-explain"]
+
+_ANSWER_TOKENS = 6
+"""Enough for an answer word and what may come before it."""
+_NEXT_QUESTION = re.compile(r"(?:premise|hypothesis|claim|evidence|question|answer)\s*:", re.IGNORECASE)
+_SENTENCES = re.compile(r".*[.!?][\"'”’)]*(?=\s|$)", re.DOTALL)
+
+
+class Explaining(Explainer):
+    """What all methods share that ask a model for explanations: how they ask."""
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({"inference", "verification", "choice"})
+    needs: ClassVar[frozenset[str]] = frozenset({"generate", "logprobs"})
+
+    order: Order = Field(default="explain-then-predict", description="Which comes first.")
+    shots: int = Field(
+        default=3,
+        ge=0,
+        description="Demonstrations in the prompt: chosen by the seed, one label after another.",
+    )
+    chat: bool = Field(
+        default=True, description="Ask in the model's chat format, where its tokenizer has one."
+    )
+    max_new_tokens: int = Field(default=60, ge=1, description="Most tokens of an explanation.")
+
+    def digest(self) -> str:
+        """Return the method's digest, the wording of its prompts included."""
+        return digest([super().digest(), prompts.fingerprint("questions", self._file)])
+
+    @property
+    def _file(self) -> str:
+        return self.order.replace("-", "_")
+
+    def asking(self, lm: LanguageModel, dataset: Dataset, seed: int) -> Asking:
+        """Return how this model is asked about this data set's items."""
+        return Asking(self, prompts.read(self._file), lm, dataset, seed)
+
+
+class Answered(NamedTuple):
+    """Predictions and explanations of some items, in their order."""
+
+    scores: NDArray[np.float64]
+    """Calibrated label log-probabilities, nats [items, labels]."""
+    predicted: list[str]
+    """The label with the highest score."""
+    generated: list[Generation]
+    """The explanations as generated."""
+    explanations: list[str | None]
+    """The explanations as read; null for a failure."""
+    failures: list[Failure | None]
+    """Why there is none."""
+
+
+class Asking:
+    """One model, asked about the items of one data set in one way.
+
+    Args:
+        how: the options.
+        form: the protocol's file: how explanation and answer begin.
+        lm: the model.
+        dataset: gives task, labels and demonstrations.
+        seed: chooses the demonstrations that are shown.
+
+    Attributes:
+        labels: the data set's labels, in order.
+        words: the answer word of each.
+    """
+
+    def __init__(
+        self, how: Explaining, form: Mapping[str, Any], lm: LanguageModel, dataset: Dataset, seed: int
+    ) -> None:
+        self._how, self._form, self._lm = how, form, lm
+        questions = prompts.read("questions")[dataset.task]
+        self._question: str = questions["question"]
+        self.labels = dataset.labels
+        self.words = [str(questions["answers"].get(label, label)) for label in dataset.labels]
+        shown, held_out = _demonstrations(dataset, how.shots, seed)
+        self._examples = tuple((self._example(item),) for item in shown)
+        # Balanced over the labels, and with gold explanations, so that the prior is no label's.
+        gold = [item.fields.get("explanation", "") for item in held_out]
+        self._prior = self._choices(held_out, gold).mean(axis=0)
+
+    @property
+    def explains_first(self) -> bool:
+        """Whether predictions follow explanations."""
+        return self._how.order == "explain-then-predict"
+
+    def predict(
+        self, items: Sequence[Item], explanations: Sequence[str] | None = None
+    ) -> NDArray[np.float64]:
+        """Return calibrated label log-probabilities, nats [items, labels].
+
+        Args:
+            items: what is asked about.
+            explanations: what precedes each answer, where explanations come first.
+        """
+        if not items:
+            return np.empty((0, len(self.labels)))
+        scores = self._choices(items, explanations) - self._prior
+        return np.asarray(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
+
+    def explain(
+        self,
+        items: Sequence[Item],
+        predicted: Sequence[str] | None = None,
+        *,
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Generation]:
+        """Ask for explanations.
+
+        Args:
+            items: what is to be explained.
+            predicted: the label each explanation is for, where predictions come first.
+            temperature: see LanguageModel.generate.
+            seeds: see LanguageModel.generate.
+        """
+        asked = [
+            self.explanation_prompt(item, None if predicted is None else predicted[number])
+            for number, item in enumerate(items)
+        ]
+        # Without demonstrations a chat model may answer in several lines.
+        stop: tuple[str, ...] = ("\n",) if self._examples else ("\n\n",)
+        if self.explains_first:
+            stop += (str(self._form["answer"]),)
+        return self._lm.generate(
+            asked, max_new_tokens=self._how.max_new_tokens, stop=stop, temperature=temperature, seeds=seeds
+        )
+
+    def said(self, items: Sequence[Item], explanations: Sequence[str] | None = None) -> list[str | None]:
+        """Return the labels a model says when it is left to speak; null where it says none."""
+        generated = self._lm.generate(
+            self._answer_prompts(items, explanations), max_new_tokens=_ANSWER_TOKENS, stop=("\n",)
+        )
+        return [self._parse_answer(g.text) for g in generated]
+
+    def answer_and_explain(
+        self, items: Sequence[Item], *, temperature: float = 0.0, seeds: Sequence[int] | None = None
+    ) -> Answered:
+        """Predict and explain, in the order that was chosen; a prediction does without a failed explanation.
+
+        Args:
+            items: what is asked about.
+            temperature: of the explanations; see LanguageModel.generate.
+            seeds: of the explanations; see LanguageModel.generate.
+        """
+        if self.explains_first:
+            generated = self.explain(items, temperature=temperature, seeds=seeds)
+            found = [parse_explanation(g) for g in generated]
+            scores = self.predict(items, [text or "" for text, _ in found])
+        else:
+            scores = self.predict(items)
+            predicted = [self.labels[int(i)] for i in scores.argmax(axis=1)]
+            generated = self.explain(items, predicted, temperature=temperature, seeds=seeds)
+            found = [parse_explanation(g) for g in generated]
+        return Answered(
+            scores=scores,
+            predicted=[self.labels[int(i)] for i in scores.argmax(axis=1)],
+            generated=generated,
+            explanations=[text for text, _ in found],
+            failures=[failure for _, failure in found],
+        )
+
+    def explanation_prompt(self, item: Item, label: str | None = None) -> str:
+        """Return the prompt that an explanation follows; `label` is the prediction it explains."""
+        opening = str(self._form["opening"])
+        if not self.explains_first:
+            opening = f"{self._answer(str(label))}\n{opening}"
+        return self._prompt(item, opening)
+
+    def answer_prompt(self, item: Item, explanation: str | None = None) -> str:
+        """Return the prompt that an answer word follows."""
+        opening = str(self._form["answer"])
+        if self.explains_first:
+            why = f"{self._form['opening']} {explanation or ''}".rstrip()
+            opening = f"{why}\n{opening}"
+        return self._prompt(item, opening)
+
+    def _answer_prompts(self, items: Sequence[Item], explanations: Sequence[str] | None) -> list[str]:
+        known: Sequence[str | None] = explanations or [None] * len(items)
+        return [self.answer_prompt(item, text) for item, text in zip(items, known, strict=True)]
+
+    def _choices(self, items: Sequence[Item], explanations: Sequence[str] | None) -> NDArray[np.float64]:
+        words = [f" {word}" for word in self.words]
+        return self._lm.choices(self._answer_prompts(items, explanations), words)
+
+    def _answer(self, label: str) -> str:
+        return f"{self._form['answer']} {self.words[self.labels.index(label)]}"
+
+    def _example(self, item: Item) -> Exchange:
+        why = f"{self._form['opening']} {item.fields.get('explanation', '')}".rstrip()
+        what = self._answer(str(item.label))
+        return Exchange(self._asked(item), f"{why}\n{what}." if self.explains_first else f"{what}\n{why}")
+
+    def _asked(self, item: Item) -> str:
+        return prompts.fill(self._question, item.fields)
+
+    def _prompt(self, item: Item, opening: str) -> str:
+        dialogue = Dialogue(user=self._asked(item), opening=opening, examples=self._examples)
+        return self._lm.prompt(dialogue, chat=self._how.chat)
+
+    def _parse_answer(self, text: str) -> str | None:
+        for label, word in zip(self.labels, self.words, strict=True):
+            if re.match(rf"\W*(?:{re.escape(word)}|{re.escape(label)})\b", text, re.IGNORECASE):
+                return label
+        return None
+
+
+def parse_explanation(generation: Generation) -> tuple[str | None, Failure | None]:
+    """Read an explanation: one line, up to the last whole sentence if the limit cut it off.
+
+    Returns:
+        The explanation and None, or None and the reason: nothing was said (empty), or not one sentence
+        was finished, or the question was repeated (unparsed).
+    """
+    text = " ".join(generation.text.split())
+    if not any(c.isalnum() for c in text):
+        return None, "empty"
+    if generation.stopped == "length":
+        whole = _SENTENCES.match(text)
+        text = whole[0] if whole else ""
+    if not text or _NEXT_QUESTION.match(text):
+        return None, "unparsed"
+    return text, None
+
+
+def _demonstrations(dataset: Dataset, shots: int, seed: int) -> tuple[list[Item], list[Item]]:
+    """The demonstrations to show, one label after another, and equally many of each label to calibrate on."""
+    by_label: dict[str, list[Item]] = {label: [] for label in dataset.labels}
+    for item in dataset.demonstrations:
+        by_label[str(item.label)].append(item)
+    rng = random.Random(seed)
+    for items in by_label.values():
+        rng.shuffle(items)
+    order = list(by_label)
+    rng.shuffle(order)
+    counts = {label: len(range(place, shots, len(order))) for place, label in enumerate(order)}
+    for label, items in by_label.items():
+        if len(items) <= counts[label]:
+            raise DataError(
+                f"{dataset.name}: label '{label}' has {len(items)} demonstrations; {shots} shots need "
+                f"{counts[label]} of it for the prompt and at least one more for calibration. Lower the option shots."
+            )
+    shown = [by_label[order[shot % len(order)]][shot // len(order)] for shot in range(shots)]
+    most = min(len(items) - counts[label] for label, items in by_label.items())
+    held_out = [item for label, items in by_label.items() for item in items[counts[label] :][:most]]
+    return shown, held_out
