@@ -1,22 +1,41 @@
 """The built-in sets: texts written for this project, facts, and what is composed from them.
 
-Every file holds three splits: `evaluation` (what variants are asked about), `demonstration` (what
-prompts show) and `calibration` (what quantizers calibrate on). They share no text and no fact.
+A file holds up to three splits: `evaluation` (what variants are asked about), `demonstration` (what
+prompts show) and `calibration` (what quantizers calibrate on). They share no text and no fact. Reviews,
+claims and questions have no calibration split.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from quantxai._published import inference_text, json_file, relation_items
+from quantxai._published import (
+    LETTERS,
+    choice_text,
+    inference_text,
+    json_file,
+    relation_items,
+    verification_text,
+)
 from quantxai.errors import DataError
 from quantxai.records import Item
 
-__all__ = ["DATA", "Splits", "calibration", "inference", "news", "relations", "two_hop"]
+__all__ = [
+    "DATA",
+    "Splits",
+    "calibration",
+    "claims",
+    "inference",
+    "news",
+    "questions",
+    "relations",
+    "reviews",
+    "two_hop",
+]
 
 DATA = Path(__file__).parent / "data"
 
@@ -29,35 +48,40 @@ _NAMES = ("evaluation", "demonstration", "calibration")
 @functools.cache
 def news(data: Path = DATA) -> Splits:
     """Headlines with one of four topics."""
-    return _splits(
-        data / "news.jsonl",
-        (
-            (Item(id=r["id"], text=r["text"], label=r["label"], group=r["id"]), r["split"])
-            for r in _lines(data / "news.jsonl", ("id", "text", "label", "split"))
-        ),
-    )
+    return _texts(data / "news.jsonl")
+
+
+@functools.cache
+def reviews(data: Path = DATA) -> Splits:
+    """Reviews of films, meals, tools and journeys, positive or negative."""
+    return _texts(data / "reviews.jsonl")
 
 
 @functools.cache
 def inference(data: Path = DATA) -> Splits:
     """Premise and hypothesis pairs with label and explanation, three hypotheses to a premise."""
-    path = data / "inference.jsonl"
-    parts = ("premise", "hypothesis", "explanation")
-    return _splits(
-        path,
-        (
-            (
-                Item(
-                    id=r["id"],
-                    text=inference_text(r["premise"], r["hypothesis"]),
-                    label=r["label"],
-                    group=r["premise"],
-                    fields={part: r[part] for part in parts},
-                ),
-                r["split"],
-            )
-            for r in _lines(path, ("id", "label", "split", *parts))
-        ),
+    return _explained(
+        data / "inference.jsonl",
+        ("premise", "hypothesis"),
+        lambda r: inference_text(r["premise"], r["hypothesis"]),
+    )
+
+
+@functools.cache
+def claims(data: Path = DATA) -> Splits:
+    """Claims with evidence, verdict and explanation."""
+    return _explained(
+        data / "claims.jsonl", ("claim", "evidence"), lambda r: verification_text(r["claim"], r["evidence"])
+    )
+
+
+@functools.cache
+def questions(data: Path = DATA) -> Splits:
+    """Questions with five options, the letter of the right one and an explanation."""
+    return _explained(
+        data / "questions.jsonl",
+        ("question", *LETTERS),
+        lambda r: choice_text(r["question"], [r[letter] for letter in LETTERS]),
     )
 
 
@@ -74,7 +98,8 @@ def calibration(data: Path = DATA) -> tuple[str, ...]:
     """Every calibration text: headlines, inference pairs with their explanation, facts as sentences.
 
     Facts are worded with their relation's last template, prompts with its first, so that quantizers
-    do not see the evaluated wording either.
+    do not see the evaluated wording either. Reviews, claims and questions are left out: other texts
+    would be another calibration, and every checkpoint quantized so far would have to be made again.
     """
     pairs = (
         f"{i.text}\nLabel: {i.label}\nExplanation: {i.fields['explanation']}"
@@ -121,6 +146,36 @@ def _question(pair: dict[str, str], fact: Item, other: Item) -> Item:
             "second_prompt": pair["second_template"].replace("{}", bridge),
         },
         aliases=other.aliases,
+    )
+
+
+def _texts(path: Path) -> Splits:
+    return _splits(
+        path,
+        (
+            (Item(id=r["id"], text=r["text"], label=r["label"], group=r["id"]), r["split"])
+            for r in _lines(path, ("id", "text", "label", "split"))
+        ),
+    )
+
+
+def _explained(path: Path, parts: tuple[str, ...], text: Callable[[dict[str, Any]], str]) -> Splits:
+    """Items composed of parts, grouped by the first one, each with an explanation."""
+    return _splits(
+        path,
+        (
+            (
+                Item(
+                    id=r["id"],
+                    text=text(r),
+                    label=r["label"],
+                    group=r[parts[0]],
+                    fields={part: r[part] for part in (*parts, "explanation")},
+                ),
+                r["split"],
+            )
+            for r in _lines(path, ("id", "label", "split", *parts, "explanation"))
+        ),
     )
 
 

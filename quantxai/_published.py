@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,17 +16,28 @@ from quantxai.records import Item
 
 __all__ = [
     "AG_NEWS_COLUMNS",
+    "ECQA_COLUMNS",
     "ESNLI_COLUMNS",
+    "HEALTHFC_COLUMNS",
+    "LETTERS",
+    "SST2_COLUMNS",
     "Entry",
     "ag_news_items",
-    "csv_entries",
+    "choice_text",
+    "ecqa_items",
     "esnli_items",
+    "file_entries",
+    "healthfc_items",
     "hub_entries",
     "inference_text",
     "json_file",
     "lre_items",
     "relation_items",
+    "sst2_items",
+    "verification_text",
 ]
+
+LETTERS = ("A", "B", "C", "D", "E")
 
 ESNLI_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "premise": ("premise", "Sentence1"),
@@ -37,6 +49,20 @@ ESNLI_COLUMNS: Mapping[str, tuple[str, ...]] = {
 the authors' own files)."""
 
 AG_NEWS_COLUMNS: Mapping[str, tuple[str, ...]] = {"text": ("text",), "label": ("label",)}
+
+SST2_COLUMNS: Mapping[str, tuple[str, ...]] = {"sentence": ("sentence",), "label": ("label",)}
+
+HEALTHFC_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    name: (name,) for name in ("en_claim", "en_sentences", "en_ids", "en_explanation", "label")
+}
+"""The English columns of HealthFC that are read: `en_sentences` is an article as a list of sentences in
+Python's notation, `en_ids` the places (from 0) of those that annotators marked as evidence."""
+
+ECQA_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    name: (name,) for name in ("q_text", "q_op1", "q_op2", "q_op3", "q_op4", "q_op5", "q_ans", "taskB")
+}
+"""What is read of the CSV files that ECQA's generate_data.py writes: `q_ans` is the text of an option,
+`taskB` the explanation in free words."""
 
 # The Hub stores class indices, local copies names.
 _ESNLI_LABELS = {
@@ -59,6 +85,15 @@ _AG_NEWS_LABELS = {
     "1": "sports",
     "2": "business",
     "3": "technology",
+}
+_SST2_LABELS = {"negative": "negative", "positive": "positive", "0": "negative", "1": "positive"}
+_HEALTHFC_LABELS = {
+    "supported": "supported",
+    "not enough information": "not enough information",
+    "refuted": "refuted",
+    "0": "supported",
+    "1": "not enough information",
+    "2": "refuted",
 }
 
 # AG News lost the "&" of many entities and put a space there: "Haiti #39;s", "a  quot;foolish quot; move".
@@ -84,16 +119,30 @@ def inference_text(premise: str, hypothesis: str) -> str:
     return f"Premise: {premise}\nHypothesis: {hypothesis}"
 
 
-def csv_entries(path: Path, columns: Mapping[str, tuple[str, ...]]) -> Iterator[Entry]:
-    """Read the wanted columns of a CSV file with a header line.
+def verification_text(claim: str, evidence: str) -> str:
+    """Return a claim and its evidence as the one text of a verification item."""
+    return f"Claim: {claim}\nEvidence: {evidence}"
+
+
+def choice_text(question: str, options: Sequence[str]) -> str:
+    """Return a question and its five options, lettered A to E, as the one text of a choice item."""
+    lettered = (f"{letter}: {option}" for letter, option in zip(LETTERS, options, strict=True))
+    return "\n".join([question, *lettered])
+
+
+def file_entries(path: Path, columns: Mapping[str, tuple[str, ...]]) -> Iterator[Entry]:
+    """Read the wanted columns of a CSV file with a header line, or of a .tsv file as GLUE writes them.
 
     Args:
-        path: the file.
+        path: the file; in one that ends in .tsv, tabs part the columns and quotes are plain characters.
         columns: wanted name -> accepted header names, the first one is documented.
     """
+    tabs = path.suffix.casefold() == ".tsv"
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = (
+                csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.DictReader(file)
+            )
             found = _columns(str(path), columns, reader.fieldnames or ())
             for number, record in enumerate(reader, 1):
                 where = f"{path}, line {reader.line_num}"
@@ -151,6 +200,58 @@ def ag_news_items(entries: Iterable[Entry]) -> Iterator[Item]:
         key = f"ag_news-{entry.number:06d}"
         text = _restore(_text(entry, "text"))
         yield Item(id=key, text=text, label=_label(entry, _AG_NEWS_LABELS), group=key)
+
+
+def sst2_items(entries: Iterable[Entry]) -> Iterator[Item]:
+    """Turn SST-2 records (Socher et al. 2013, as in GLUE) into sentiment items."""
+    for entry in entries:
+        key = f"sst2-{entry.number:06d}"
+        yield Item(id=key, text=_text(entry, "sentence"), label=_label(entry, _SST2_LABELS), group=key)
+
+
+def healthfc_items(entries: Iterable[Entry]) -> Iterator[Item]:
+    """Turn HealthFC records (Vladika et al. 2024, arXiv 2309.08503) into verification items by claim.
+
+    The evidence is the annotated sentences of the article, in its order, not the whole article.
+    """
+    for entry in entries:
+        claim, evidence = _text(entry, "en_claim"), _evidence(entry)
+        yield Item(
+            id=f"healthfc-{entry.number:06d}",
+            text=verification_text(claim, evidence),
+            label=_label(entry, _HEALTHFC_LABELS),
+            group=claim,
+            fields={"claim": claim, "evidence": evidence, "explanation": entry.values["en_explanation"]},
+        )
+
+
+def ecqa_items(entries: Iterable[Entry]) -> Iterator[Item]:
+    """Turn ECQA records (Aggarwal et al. 2021) into choice items by question.
+
+    Where an option occurs twice, its first letter is the label and the others are aliases.
+    """
+    for entry in entries:
+        question = _text(entry, "q_text")
+        options = [_text(entry, f"q_op{number}") for number in range(1, 6)]
+        answer = _text(entry, "q_ans")
+        right = [letter for letter, option in zip(LETTERS, options, strict=True) if option == answer]
+        if not right:
+            raise DataError(
+                f"{entry.where}: the answer '{answer}' is none of the options {', '.join(map(repr, options))}; "
+                "expected column 'q_ans' to hold one of them"
+            )
+        yield Item(
+            id=f"ecqa-{entry.number:06d}",
+            text=choice_text(question, options),
+            label=right[0],
+            group=question,
+            fields={
+                "question": question,
+                **dict(zip(LETTERS, options, strict=True)),
+                "explanation": entry.values["taskB"],
+            },
+            aliases=tuple(right[1:]),
+        )
 
 
 def lre_items(path: Path) -> Iterator[Item]:
@@ -240,6 +341,31 @@ def _label(entry: Entry, names: Mapping[str, str]) -> str:
         allowed = ", ".join(n for n in names if not n.isdigit())
         raise DataError(f"{entry.where}: unknown label '{entry.values['label']}'; expected one of {allowed}")
     return label
+
+
+def _evidence(entry: Entry) -> str:
+    """Join the sentences that `en_ids` points at."""
+    lists: dict[str, list[Any]] = {}
+    for column, kind in (("en_sentences", str), ("en_ids", int)):
+        try:
+            found = ast.literal_eval(entry.values[column])
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            found = None
+        if not (isinstance(found, list) and all(type(value) is kind for value in found)):
+            raise DataError(
+                f"{entry.where}: column '{column}' is not a list of {kind.__name__} in Python's notation, "
+                f"found {entry.values[column][:60]!r}"
+            )
+        lists[column] = found
+    sentences, places = lists["en_sentences"], lists["en_ids"]
+    if outside := [place for place in places if not 0 <= place < len(sentences)]:
+        raise DataError(
+            f"{entry.where}: column 'en_ids' holds {outside[0]}, but there are {len(sentences)} sentences"
+        )
+    evidence = " ".join(" ".join(sentences[place] for place in sorted(set(places))).split())
+    if not evidence:
+        raise DataError(f"{entry.where}: column 'en_ids' points at no text; expected at least one sentence")
+    return evidence
 
 
 def _restore(text: str) -> str:

@@ -12,15 +12,15 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from quantxai import _builtin, _published
-from quantxai._published import inference_text
+from quantxai._published import LETTERS, choice_text, inference_text, verification_text
 from quantxai.errors import DataError, UnknownName
 from quantxai.records import Item, Record
 
@@ -28,29 +28,36 @@ __all__ = [
     "Dataset",
     "Task",
     "calibration_texts",
+    "choice_text",
     "dataset_names",
     "dataset_tasks",
     "inference_text",
     "load_dataset",
     "take",
     "two_hop",
+    "verification_text",
 ]
 
 Task = Literal["topic", "sentiment", "inference", "verification", "choice", "recall"]
 
 TOPICS = ("world", "sports", "business", "technology")
+SENTIMENTS = ("positive", "negative")
 RELATIONS_OF_PAIRS = ("entailment", "neutral", "contradiction")
+VERDICTS = ("supported", "refuted", "not enough information")
 
 ESNLI_REVISION = "refs/convert/parquet"
 """The Hub's own Parquet conversion: the main branch holds a loading script, which `datasets` 4 and later
 refuse to run. The branch of an unchanging set does not move, but it is a name, not a commit."""
 AG_NEWS_REVISION = "eb185aade064a813bc0b7f42de02595523103ca4"
+SST2_REVISION = "8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb"
+ECQA_REVISION = "main"
+"""A branch, not a commit: the full hash of its last commit (409e78f...) could not be looked up."""
 
 
 class Dataset(Record):
     """Items with everything that goes with them."""
 
-    name: str = Field(description="Registered name: news, inference, relations, esnli, ag_news, lre.")
+    name: str = Field(description="Registered name, see dataset_names().")
     task: Task
     labels: tuple[str, ...] = Field(description="Allowed labels; empty for recall.")
     items: tuple[Item, ...] = Field(description="What is evaluated, in the file's order.")
@@ -61,19 +68,29 @@ class Dataset(Record):
 
 @dataclass(frozen=True)
 class _Set:
-    """How one registered set is read; exactly one of `splits` and `read` is given."""
+    """How one registered set is read: from its splits, as the records of a table, or as LRE relations."""
 
     summary: str
     task: Task
     labels: tuple[str, ...]
     licence: str
     splits: Callable[[], _builtin.Splits] | None = None
-    read: Callable[[Path], Iterator[Item]] | None = None
-    download: Callable[[str], Iterator[Item]] | None = None
+    items: Callable[[Iterable[_published.Entry]], Iterator[Item]] | None = None
+    """Turns the records of a table, a local file or one on the Hub, into items."""
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     hub: str = ""
+    split: str = ""
     revision: str = ""
+    copy: str = ""
+    """Where to find a copy of a set that is not on the Hub."""
     shots: int = 4
     """Demonstrations taken per label (per relation for recall) from a set that has none of its own."""
+
+    def read(self, path: Path) -> Iterator[Item]:
+        """Read a local copy of a published set."""
+        if self.items is None:
+            return _published.lre_items(path)
+        return self.items(_published.file_entries(path, self.columns))
 
 
 _SETS: dict[str, _Set] = {
@@ -98,16 +115,36 @@ _SETS: dict[str, _Set] = {
         "Apache-2.0",
         splits=_builtin.relations,
     ),
+    "reviews": _Set(
+        "80 short reviews, positive or negative, written for this project",
+        "sentiment",
+        SENTIMENTS,
+        "Apache-2.0",
+        splits=_builtin.reviews,
+    ),
+    "claims": _Set(
+        "48 claims with evidence and explanations, 3 verdicts, written for this project",
+        "verification",
+        VERDICTS,
+        "Apache-2.0",
+        splits=_builtin.claims,
+    ),
+    "questions": _Set(
+        "60 commonsense questions with 5 options and explanations, written for this project",
+        "choice",
+        LETTERS,
+        "Apache-2.0",
+        splits=_builtin.questions,
+    ),
     "esnli": _Set(
         "e-SNLI dev set: inference pairs with human explanations (Camburu et al. 2018)",
         "inference",
         RELATIONS_OF_PAIRS,
         "MIT",
-        read=lambda path: _published.esnli_items(_published.csv_entries(path, _published.ESNLI_COLUMNS)),
-        download=lambda revision: _published.esnli_items(
-            _published.hub_entries("esnli/esnli", revision, "validation", _published.ESNLI_COLUMNS)
-        ),
+        items=_published.esnli_items,
+        columns=_published.ESNLI_COLUMNS,
         hub="esnli/esnli",
+        split="validation",
         revision=ESNLI_REVISION,
     ),
     "ag_news": _Set(
@@ -115,19 +152,49 @@ _SETS: dict[str, _Set] = {
         "topic",
         TOPICS,
         "AG corpus terms, research use",
-        read=lambda path: _published.ag_news_items(_published.csv_entries(path, _published.AG_NEWS_COLUMNS)),
-        download=lambda revision: _published.ag_news_items(
-            _published.hub_entries("fancyzhx/ag_news", revision, "test", _published.AG_NEWS_COLUMNS)
-        ),
+        items=_published.ag_news_items,
+        columns=_published.AG_NEWS_COLUMNS,
         hub="fancyzhx/ag_news",
+        split="test",
         revision=AG_NEWS_REVISION,
+    ),
+    "sst2": _Set(
+        "SST-2 dev set: sentences of film reviews, positive or negative (Socher et al. 2013)",
+        "sentiment",
+        SENTIMENTS,
+        "no licence stated",
+        items=_published.sst2_items,
+        columns=_published.SST2_COLUMNS,
+        hub="stanfordnlp/sst2",
+        split="validation",
+        revision=SST2_REVISION,
+    ),
+    "healthfc": _Set(
+        "HealthFC, a local copy: health claims with evidence and verdict (Vladika et al. 2024)",
+        "verification",
+        VERDICTS,
+        "no licence stated",
+        items=_published.healthfc_items,
+        columns=_published.HEALTHFC_COLUMNS,
+        copy="healthFC_annotated.csv of the repository jvladika/HealthFC on GitHub",
+    ),
+    "ecqa": _Set(
+        "ECQA test set: commonsense questions with human explanations (Aggarwal et al. 2021)",
+        "choice",
+        LETTERS,
+        "explanations CC BY-SA 4.0, questions of CommonsenseQA MIT",
+        items=_published.ecqa_items,
+        columns=_published.ECQA_COLUMNS,
+        hub="yangdong/ecqa",
+        split="test",
+        revision=ECQA_REVISION,
     ),
     "lre": _Set(
         "LRE relations, a local copy: subject, relation, object (Hernandez et al. 2024)",
         "recall",
         (),
         "MIT",
-        read=_published.lre_items,
+        copy="the directory data of the repository evandez/relations on GitHub",
         shots=3,
     ),
 }
@@ -147,14 +214,15 @@ def load_dataset(name: str, path: str | Path | None = None, revision: str | None
     """Load a registered data set.
 
     A published set brings no demonstrations of its own: the first 4 of each label (3 of each
-    relation) are held out for prompts, every one from another text, premise or subject, and no item
-    that shares its premise or subject with one of them is evaluated. A text that occurs again is
-    left out and counted in `source`: the published sets do repeat some.
+    relation) are held out for prompts, every one from another text, premise, claim, question or
+    subject and with an explanation where the set has them, and no item that shares its premise, claim,
+    question or subject with one of them is evaluated. A text that occurs again is left out and counted
+    in `source`: the published sets do repeat some.
 
     Args:
         name: a name from `dataset_names()`.
-        path: a local copy in the published format: a CSV file (esnli, ag_news), or a JSON file or a
-            directory of them (lre).
+        path: a local copy in the published format: a CSV file (esnli, ag_news, sst2, healthfc, ecqa),
+            a TSV file (sst2 as in GLUE), or a JSON file or a directory of them (lre).
         revision: Hub revision to download instead of the pinned one.
 
     Raises:
@@ -214,7 +282,9 @@ def calibration_texts(seed: int, path: str | None = None) -> list[str]:
     """Return the calibration texts in a seeded random order.
 
     The built-in ones are headlines, inference pairs with label and explanation, and facts as sentences;
-    none shares an item with what any built-in set evaluates or demonstrates.
+    none shares an item with what any built-in set evaluates or demonstrates. Reviews, claims and
+    questions are not among them: other texts would be another calibration, so every checkpoint that
+    was quantized with these would have to be made again.
 
     Args:
         seed: of the order.
@@ -271,28 +341,28 @@ def _published_items(
     name: str, entry: _Set, path: str | Path | None, revision: str | None
 ) -> tuple[list[Item], str]:
     if path is None:
-        if entry.download is None:
+        if entry.items is None or not entry.hub:
             raise DataError(
-                f"'{name}' has no canonical copy on the Hub: give the path of one, for example the directory "
-                "data of the repository evandez/relations on GitHub"
+                f"'{name}' has no canonical copy on the Hub: give the path of one, for example {entry.copy}"
             )
         revision = revision or entry.revision
         source = f"{entry.hub} at {revision}"
-        items = list(entry.download(revision))
+        items = list(entry.items(_published.hub_entries(entry.hub, revision, entry.split, entry.columns)))
     else:
         if revision is not None:
             raise DataError(f"'{name}': give a path or a revision to download, not both")
-        if not Path(path).exists() or entry.read is None:
+        file = Path(path)
+        if not file.exists():
             raise DataError(f"{path}: no such file or directory; expected a local copy of '{name}'")
         source = str(path)
-        items = list(entry.read(Path(path)))
+        items = list(entry.read(file))
     if not items:
         raise DataError(f"{source}: holds no items; expected at least one below the header line")
     return items, source
 
 
 def _origin(item: Item) -> tuple[str, str]:
-    """What must not be shared between a demonstration and an evaluated item: subject, premise or text."""
+    """What must not be shared between a demonstration and an evaluated item: subject, premise, text ..."""
     return (item.group, item.fields.get("subject", ""))
 
 
@@ -310,7 +380,8 @@ def _demonstrations(items: Iterable[Item], entry: _Set) -> list[Item]:
     origins: set[tuple[str, str]] = set()
     for item in items:
         stratum = item.group if entry.task == "recall" else str(item.label)
-        if count.get(stratum, 0) < entry.shots and _origin(item) not in origins:
+        unexplained = item.fields.get("explanation") == ""
+        if count.get(stratum, 0) < entry.shots and _origin(item) not in origins and not unexplained:
             count[stratum] = count.get(stratum, 0) + 1
             origins.add(_origin(item))
             chosen.append(item)

@@ -20,7 +20,7 @@ from quantxai.records import Item
 
 pytestmark = pytest.mark.bare
 
-BUILT_IN = ("news", "inference", "relations")
+BUILT_IN = ("news", "inference", "relations", "reviews", "claims", "questions")
 
 
 def words(text: str) -> list[str]:
@@ -46,6 +46,9 @@ def write(path: Path, text: str) -> Path:
         ("news", "topic", 160, 16),
         ("inference", "inference", 180, 24),
         ("relations", "recall", 756, 81),
+        ("reviews", "sentiment", 80, 16),
+        ("claims", "verification", 48, 12),
+        ("questions", "choice", 60, 15),
     ],
 )
 def test_built_in_sets_have_their_sizes(name: str, task: str, items: int, demonstrations: int) -> None:
@@ -57,7 +60,7 @@ def test_built_in_sets_have_their_sizes(name: str, task: str, items: int, demons
     assert not {i.text for i in dataset.items} & {d.text for d in dataset.demonstrations} or task == "recall"
 
 
-@pytest.mark.parametrize("name", ["news", "inference"])
+@pytest.mark.parametrize("name", ["news", "inference", "reviews", "claims", "questions"])
 def test_labelled_sets_are_balanced(name: str) -> None:
     dataset = load_dataset(name)
     for items in (dataset.items, dataset.demonstrations):
@@ -131,6 +134,8 @@ def test_calibration_shares_nothing_with_what_is_evaluated() -> None:
         dataset = load_dataset(name)
         for item in (*dataset.items, *dataset.demonstrations):
             parts = [item.text, *item.fields.values()]
+            if dataset.task == "choice":
+                parts = [item.text, item.fields["question"], item.fields["explanation"]]
             if dataset.task == "recall":
                 parts = [f"{item.fields['template'].replace('{}', item.text)} {item.label}"]
             for part in parts:
@@ -166,7 +171,7 @@ def test_a_built_in_file_that_repeats_an_item_is_refused(tmp_path: Path) -> None
 def test_take_is_stratified_nested_and_deterministic(name: str) -> None:
     dataset = load_dataset(name)
     smaller: set[str] = set()
-    for n in (1, 5, 24, 25, 90):
+    for n in (1, 5, 24, 25, 44):
         sample = take(dataset, n, seed=3)
         ids = [item.id for item in sample.items]
         assert len(ids) == n
@@ -177,7 +182,7 @@ def test_take_is_stratified_nested_and_deterministic(name: str) -> None:
         assert smaller <= set(ids), "a larger sample keeps a smaller one"
         smaller = set(ids)
         assert take(dataset, n, seed=3) == sample
-    assert {i.id for i in take(dataset, 90, seed=4).items} != smaller
+    assert {i.id for i in take(dataset, 44, seed=4).items} != smaller
 
 
 def test_take_all() -> None:
@@ -442,7 +447,7 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
 
 def test_names_have_descriptions() -> None:
     names = dataset_names()
-    assert set(names) == {"news", "inference", "relations", "esnli", "ag_news", "lre"}
+    assert set(names) == {*BUILT_IN, "esnli", "ag_news", "sst2", "healthfc", "ecqa", "lre"}
     for name in BUILT_IN:
         assert names[name].startswith(str(len(load_dataset(name).items)))
     assert all("\n" not in text for text in names.values())

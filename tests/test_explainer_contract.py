@@ -43,7 +43,14 @@ def registered(kind: str) -> dict[str, Any]:
 
 EXPLAINERS: dict[str, type[Explainer]] = registered("explainers")
 SCORERS: dict[str, type[Scorer]] = registered("scorers")
-DATASETS = {"topic": "news", "inference": "inference", "recall": "relations"}
+DATASETS = {
+    "topic": "news",
+    "sentiment": "reviews",
+    "inference": "inference",
+    "verification": "claims",
+    "choice": "questions",
+    "recall": "relations",
+}
 PAIRS = [(name, DATASETS[task]) for name, e in EXPLAINERS.items() for task in sorted(e.tasks)]
 
 
