@@ -14,7 +14,16 @@ import pytest
 
 from quantxai import datasets
 from quantxai._builtin import news as read_news
-from quantxai.datasets import Dataset, calibration_texts, dataset_names, load_dataset, take, two_hop
+from quantxai.datasets import (
+    Dataset,
+    calibration_texts,
+    choice_text,
+    dataset_names,
+    load_dataset,
+    take,
+    two_hop,
+    verification_text,
+)
 from quantxai.errors import DataError, MissingExtra, UnknownName
 from quantxai.records import Item
 
@@ -79,6 +88,37 @@ def test_inference_items_group_by_premise_and_hold_their_parts() -> None:
     assert not {i.group for i in dataset.items} & {d.group for d in dataset.demonstrations}
 
 
+def test_claims_group_by_claim_and_hold_their_parts() -> None:
+    dataset = load_dataset("claims")
+    assert dataset.labels == ("supported", "refuted", "not enough information")
+    for item in (*dataset.items, *dataset.demonstrations):
+        assert set(item.fields) == {"claim", "evidence", "explanation"}
+        assert item.text == f"Claim: {item.fields['claim']}\nEvidence: {item.fields['evidence']}"
+        assert item.group == item.fields["claim"]
+    claims = Counter(item.group for item in (*dataset.items, *dataset.demonstrations))
+    assert len(claims) == 60, "a claim occurs twice"
+
+
+def test_questions_have_five_options_and_one_right_letter() -> None:
+    dataset = load_dataset("questions")
+    item = next(i for i in dataset.items if i.group.startswith("What do bees collect"))
+    assert item.fields[str(item.label)] == "nectar"
+    for item in (*dataset.items, *dataset.demonstrations):
+        question, *options = item.text.split("\n")
+        assert item.group == item.fields["question"] == question
+        assert options == [f"{letter}: {item.fields[letter]}" for letter in "ABCDE"]
+        assert len({item.fields[letter] for letter in "ABCDE"}) == 5
+        assert item.fields["explanation"]
+    assert len({i.group for i in (*dataset.items, *dataset.demonstrations)}) == 75, "a question occurs twice"
+
+
+def test_texts_of_parts() -> None:
+    assert verification_text("Ice floats.", "It is light.") == "Claim: Ice floats.\nEvidence: It is light."
+    assert choice_text("Which?", list("vwxyz")) == "Which?\nA: v\nB: w\nC: x\nD: y\nE: z"
+    with pytest.raises(ValueError, match="shorter"):
+        choice_text("Which?", ["only one"])
+
+
 def test_relations_hold_subject_object_and_template() -> None:
     dataset = load_dataset("relations")
     assert len({item.group for item in dataset.items}) == 27
@@ -116,7 +156,7 @@ def test_two_hop_questions_compose_two_facts() -> None:
 # -- calibration ---------------------------------------------------------------------------------
 
 
-def test_calibration_mixes_all_built_in_sets_in_a_seeded_order() -> None:
+def test_calibration_mixes_headlines_pairs_and_facts_in_a_seeded_order() -> None:
     texts = calibration_texts(0)
     assert texts == calibration_texts(0)
     assert texts != calibration_texts(1)
@@ -278,6 +318,190 @@ def test_ag_news_as_published(tmp_path: Path) -> None:
     assert dataset.items[0].group == dataset.items[0].id
 
 
+def sst2_rows(n: int = 12) -> list[tuple[str, str]]:
+    return [(f"Sentence number {k}", "01"[k % 2]) for k in range(n)]
+
+
+def test_sst2_as_published(tmp_path: Path) -> None:
+    rows = [*sst2_rows(), ("Sentence number 9", "1"), ("`` good \"film, isn't it", "1")]
+    dataset = load_dataset(
+        "sst2",
+        write(
+            tmp_path / "dev.csv",
+            csv_text("idx,sentence,label", [(str(k), *row) for k, row in enumerate(rows)]),
+        ),
+    )
+    assert (dataset.task, dataset.labels) == ("sentiment", ("positive", "negative"))
+    assert dataset.source.endswith("(1 repeated items left out)")
+    assert Counter(d.label for d in dataset.demonstrations) == {"positive": 4, "negative": 4}
+    assert [(i.text, i.label) for i in dataset.items] == [
+        ("Sentence number 8", "negative"),
+        ("Sentence number 9", "positive"),
+        ("Sentence number 10", "negative"),
+        ("Sentence number 11", "positive"),
+        ("`` good \"film, isn't it", "positive"),
+    ]
+    assert dataset.items[0].group == dataset.items[0].id == "sst2-000009"
+    glue = "".join(f"{line}\n" for line in ["sentence\tlabel", *("\t".join(row) for row in rows)])
+    same = load_dataset("sst2", write(tmp_path / "dev.tsv", glue))
+    assert (same.items, same.demonstrations) == (dataset.items, dataset.demonstrations)
+
+
+def test_a_quote_that_opens_a_line_of_glue_does_not_swallow_the_next(tmp_path: Path) -> None:
+    rows = [("Plain", "0"), *sst2_rows(), ('"Rosebud', "1"), ("Next", "0")]
+    text = "".join(f"{line}\n" for line in ["sentence\tlabel", *("\t".join(row) for row in rows)])
+    dataset = load_dataset("sst2", write(tmp_path / "dev.tsv", text))
+    assert [i.text for i in dataset.items][-2:] == ['"Rosebud', "Next"]
+
+
+HEALTHFC = "en_claim,de_claim,en_text,en_explanation,en_sentences,en_ids,label,url"
+
+
+def healthfc_row(k: int, **changes: str) -> tuple[str, ...]:
+    row = {
+        "en_claim": f"Does remedy {k} help?",
+        "de_claim": f"Hilft Mittel {k}?",
+        "en_text": "A long article.",
+        "en_explanation": f"Because of {k}.",
+        "en_sentences": str([f"Not this {k}.", f"It's tested in {k} trials. ", "Nor this.", f"So {k}."]),
+        "en_ids": "[3, 1]",
+        "label": str(k % 3),
+        "url": "",
+    }
+    return tuple({**row, **changes}.values())
+
+
+def test_healthfc_as_published(tmp_path: Path) -> None:
+    rows = [healthfc_row(k) for k in range(15)]
+    rows += [rows[13], healthfc_row(2, en_ids="[0]"), healthfc_row(15, label="Refuted", en_explanation="")]
+    path = write(tmp_path / "healthFC_annotated.csv", csv_text(HEALTHFC, rows))
+    dataset = load_dataset("healthfc", path)
+    assert (dataset.task, dataset.labels) == (
+        "verification",
+        ("supported", "refuted", "not enough information"),
+    )
+    assert dataset.source == f"{path} (1 repeated items left out)"
+    assert [(i.id, i.label) for i in dataset.items] == [
+        ("healthfc-000013", "supported"),
+        ("healthfc-000014", "not enough information"),
+        ("healthfc-000015", "refuted"),
+        ("healthfc-000018", "refuted"),
+    ]
+    item = dataset.items[0]
+    assert item.text == "Claim: Does remedy 12 help?\nEvidence: It's tested in 12 trials. So 12."
+    assert item.group == "Does remedy 12 help?"
+    assert item.fields == {
+        "claim": "Does remedy 12 help?",
+        "evidence": "It's tested in 12 trials. So 12.",
+        "explanation": "Because of 12.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label": "3"}, r"unknown label '3'; expected one of supported, not enough information, refuted"),
+        ({"en_claim": " "}, r"column 'en_claim' is empty"),
+        (
+            {"en_sentences": "['open"},
+            r"'en_sentences' is not a list of str in Python's notation, found .*open",
+        ),
+        ({"en_sentences": "[1, 2, 3, 4]"}, r"'en_sentences' is not a list of str"),
+        ({"en_ids": "1, 3"}, r"'en_ids' is not a list of int"),
+        ({"en_ids": "[4]"}, r"'en_ids' holds 4, but there are 4 sentences"),
+        ({"en_ids": "[-1]"}, r"'en_ids' holds -1"),
+        ({"en_ids": "[]"}, r"'en_ids' points at no text"),
+    ],
+)
+def test_bad_healthfc_is_refused_with_its_line(tmp_path: Path, changes: dict[str, str], message: str) -> None:
+    rows = [healthfc_row(0), healthfc_row(1, **changes)]
+    path = write(tmp_path / "bad.csv", csv_text(HEALTHFC, rows))
+    with pytest.raises(DataError, match=r"bad\.csv, line 3: .*" + message):
+        load_dataset("healthfc", path)
+
+
+ECQA = ",q_no,q_concept,q_text,q_op1,q_op2,q_op3,q_op4,q_op5,q_ans,taskA_pos,taskA_neg,taskB"
+
+
+def ecqa_row(k: int, **changes: str) -> tuple[str, ...]:
+    options = [f"option {k} {letter}" for letter in "abcde"]
+    row = {
+        "": str(k),
+        "q_no": f"{k:032x}",
+        "q_concept": "concept",
+        "q_text": f"Question {k}?",
+        **{f"q_op{place}": option for place, option in enumerate(options, 1)},
+        "q_ans": options[k % 5],
+        "taskA_pos": "One.\nTwo.",
+        "taskA_neg": "Three.",
+        "taskB": f"Because of {k}.",
+    }
+    return tuple({**row, **changes}.values())
+
+
+def test_ecqa_as_published(tmp_path: Path) -> None:
+    rows = [ecqa_row(k) for k in range(22)]
+    rows += [rows[21], ecqa_row(22, q_op5="option 22 c"), ecqa_row(3, q_op1="other")]
+    path = write(tmp_path / "cqa_data_test.csv", csv_text(ECQA, rows))
+    dataset = load_dataset("ecqa", path)
+    assert (dataset.task, dataset.labels) == ("choice", ("A", "B", "C", "D", "E"))
+    assert dataset.source == f"{path} (1 repeated items left out)"
+    assert [d.label for d in dataset.demonstrations] == [*"ABCDE"] * 4
+    assert [(i.id, i.label, i.aliases) for i in dataset.items] == [
+        ("ecqa-000021", "A", ()),
+        ("ecqa-000022", "B", ()),
+        ("ecqa-000024", "C", ("E",)),
+    ], "an option that occurs twice has two letters"
+    item = dataset.items[0]
+    assert item.text == (
+        "Question 20?\nA: option 20 a\nB: option 20 b\nC: option 20 c\nD: option 20 d\nE: option 20 e"
+    )
+    assert item.group == "Question 20?"
+    assert item.fields == {
+        "question": "Question 20?",
+        **{letter: f"option 20 {letter.lower()}" for letter in "ABCDE"},
+        "explanation": "Because of 20.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"q_ans": "Option 1 b"},
+            r"the answer 'Option 1 b' is none of the options 'option 1 a', 'option 1 b',",
+        ),
+        ({"q_ans": ""}, r"column 'q_ans' is empty"),
+        ({"q_text": ""}, r"column 'q_text' is empty"),
+        ({"q_op4": ""}, r"column 'q_op4' is empty"),
+    ],
+)
+def test_bad_ecqa_is_refused_with_its_line(tmp_path: Path, changes: dict[str, str], message: str) -> None:
+    # A record of ECQA spans two lines: its positive properties are parted by a line break.
+    path = write(tmp_path / "bad.csv", csv_text(ECQA, [ecqa_row(0), ecqa_row(1, **changes)]))
+    with pytest.raises(DataError, match=r"bad\.csv, line 5: .*" + message):
+        load_dataset("ecqa", path)
+
+
+@pytest.mark.parametrize("name", ["esnli", "healthfc", "ecqa"])
+def test_every_demonstration_has_an_explanation(tmp_path: Path, name: str) -> None:
+    header, rows, labels = {
+        "esnli": ("premise,hypothesis,label,explanation", esnli_rows(30), 3),
+        "healthfc": (HEALTHFC, [healthfc_row(k) for k in range(30)], 3),
+        "ecqa": (ECQA, [ecqa_row(k) for k in range(40)], 5),
+    }[name]
+    unexplained = [tuple("" if v.startswith("Because") else v for v in row) for row in rows[:5]]
+    path = write(tmp_path / "set.csv", csv_text(header, [*unexplained, *rows[5:]]))
+    dataset = load_dataset(name, path)
+    assert Counter(d.label for d in dataset.demonstrations) == dict.fromkeys(dataset.labels, 4)
+    numbers = [int(d.id.rpartition("-")[2]) for d in dataset.demonstrations]
+    assert numbers == list(range(6, 6 + 4 * labels))
+    assert [d.fields["explanation"] for d in dataset.demonstrations] == [
+        f"Because {'of ' * (name != 'esnli')}{n - 1}." for n in numbers
+    ]
+    assert [i.fields["explanation"] for i in dataset.items[:5]] == [""] * 5, "they are evaluated"
+
+
 def relation(**changes: Any) -> dict[str, Any]:
     samples = [{"subject": f"s{k}", "object": f"o{k}"} for k in range(5)]
     plain = {"name": "some relation", "prompt_templates": ["The {} is", "A {} is"], "samples": samples}
@@ -353,6 +577,19 @@ def test_download_of_esnli(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [("esnli/esnli", "validation", datasets.ESNLI_REVISION)]
 
 
+def test_download_of_sst2_and_ecqa(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = hub(monkeypatch, Table({"idx": k, "sentence": f"Text {k}", "label": k % 2} for k in range(20)))
+    dataset = load_dataset("sst2")
+    assert [i.label for i in dataset.items[:2]] == ["negative", "positive"]
+    assert re.fullmatch("[0-9a-f]{40}", datasets.SST2_REVISION)
+    assert calls == [("stanfordnlp/sst2", "validation", datasets.SST2_REVISION)]
+    columns = ECQA.split(",")[1:]
+    rows = [dict(zip(columns, ecqa_row(k)[1:], strict=True)) for k in range(25)]
+    calls = hub(monkeypatch, Table(rows))
+    assert [i.label for i in load_dataset("ecqa").items] == [*"ABCDE"]
+    assert calls == [("yangdong/ecqa", "test", datasets.ECQA_REVISION)]
+
+
 def test_a_failed_download_asks_for_a_local_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     hub(monkeypatch, ConnectionError("Couldn't reach the Hub\ndetails"))
     with pytest.raises(DataError, match=r"fancyzhx/ag_news.*Couldn't reach the Hub\).*path of a local copy"):
@@ -368,9 +605,11 @@ def test_without_the_hub_package(monkeypatch: pytest.MonkeyPatch) -> None:
         load_dataset("esnli")
 
 
-def test_lre_needs_a_path() -> None:
+def test_lre_and_healthfc_need_a_path() -> None:
     with pytest.raises(DataError, match=r"path.*evandez/relations"):
         load_dataset("lre")
+    with pytest.raises(DataError, match=r"path.*healthFC_annotated\.csv.*jvladika/HealthFC"):
+        load_dataset("healthfc")
 
 
 # -- refused -------------------------------------------------------------------------------------
@@ -396,6 +635,47 @@ def test_bad_csv_is_refused_with_file_and_line(tmp_path: Path, text: str, messag
     with pytest.raises(DataError, match=message) as caught:
         load_dataset("esnli", path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "missing"),
+    [
+        ("sst2", "sentence,lable", "'label'"),
+        ("healthfc", HEALTHFC.replace("en_ids", "ids"), "'en_ids'"),
+        ("ecqa", ECQA.replace("q_op5", "q_op"), "'q_op5'"),
+    ],
+)
+def test_a_missing_column_is_named(tmp_path: Path, name: str, header: str, missing: str) -> None:
+    path = write(tmp_path / "bad.csv", header + "\n")
+    with pytest.raises(DataError, match=rf"line 1: column {missing} is missing; expected"):
+        load_dataset(name, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "sentence\tlabel\nfine\t1\nodd\t-1\n",
+            r"line 3: unknown label '-1'; expected one of negative, posi",
+        ),
+        ("sentence\tlabel\n \t1\n", r"line 2: column 'sentence' is empty"),
+        ("sentence,label\nfine,1\n", r"line 1: column 'sentence', 'label' is missing"),
+        ("sentence\tlabel\nfine\n", r"line 2: has no value for column 'label'"),
+    ],
+    ids=["unknown label", "empty text", "commas in a .tsv file", "short line"],
+)
+def test_bad_sst2_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path / "bad.tsv", text)
+    with pytest.raises(DataError, match=r"bad\.tsv, " + message):
+        load_dataset("sst2", path)
+
+
+@pytest.mark.parametrize("name", ["sst2", "healthfc", "ecqa"])
+def test_what_is_not_utf_8_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "latin.tsv"
+    path.write_bytes("sentence\tlabel\ncaf\xe9\t1\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"latin\.tsv: cannot be read as a UTF-8"):
+        load_dataset(name, path)
 
 
 @pytest.mark.parametrize(
