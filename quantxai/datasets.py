@@ -31,6 +31,7 @@ __all__ = [
     "choice_text",
     "dataset_names",
     "dataset_tasks",
+    "held_out",
     "inference_text",
     "load_dataset",
     "take",
@@ -296,6 +297,15 @@ def calibration_texts(seed: int, path: str | None = None) -> list[str]:
     texts = list(_builtin.calibration()) if path is None else _own_texts(Path(path).expanduser())
     random.Random(seed).shuffle(texts)
     return texts
+
+
+def held_out(task: Task) -> tuple[Item, ...]:
+    """Return the items of the built-in sets for a task that are never evaluated.
+
+    Those quantizers are calibrated on and those prompts show; something else may be trained on them.
+    """
+    splits = [entry.splits() for entry in _SETS.values() if entry.splits is not None and entry.task == task]
+    return tuple(item for s in splits for name in ("calibration", "demonstration") for item in s[name])
 
 
 def _own_texts(file: Path) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quantxai.checkpoints import load_dense, load_tokenizer
 from quantxai.conditions import conditions
 from quantxai.errors import ModelError
 from quantxai.methods import Explainer, ScoringContext
-from quantxai.models import ModelSource, architecture, pull
+from quantxai.models import ModelSource, architecture, pull, resolve
 from quantxai.plan import RowCell, ScoreCell
 from quantxai.preparation import load_variant, prepare
 from quantxai.receipts import LEAST_COSINE
@@ -161,9 +163,19 @@ class WriteCheckpoint(Job):
 
 @dataclass(frozen=True)
 class ScoreRows(Job):
-    """Score stored rows; the models scorers need are loaded once, at the first call."""
+    """Score stored rows; the models scorers need are loaded once, at the first call.
+
+    Attributes:
+        parent_variant: the parent.
+        judge: the variant that crossing scorers ask.
+        parent: directory of the parent checkpoint.
+        run: the run directory.
+        cells: what is scored, in this order; all crossing ones are the judge's.
+        batch_tokens: tokens a batch may hold.
+    """
 
     parent_variant: Variant
+    judge: Variant
     parent: Path
     run: Path
     cells: Sequence[ScoreCell]
@@ -172,9 +184,16 @@ class ScoreRows(Job):
     def __call__(self, send: Send) -> None:
         """See Job."""
         store = Store(self.run)
-        context = LoadedModels(self.parent_variant, self.parent, self.batch_tokens)
+        context = LoadedModels(
+            self.parent_variant,
+            self.judge,
+            self.parent,
+            self.batch_tokens,
+            lambda text: send("line", text),
+        )
         for cell in self.cells:
             start = time.perf_counter()
+            context.notes = {}
             try:
                 table = self._table(cell, store, context)
             except Exception as error:  # one failing cell must not take the others with it
@@ -182,7 +201,8 @@ class ScoreRows(Job):
                 send("failed", (cell.key, describe(error)))
                 continue
             seconds = round(time.perf_counter() - start, 3)
-            store.write(cell.key, table, {"started": round(time.time() - seconds, 3), "seconds": seconds})
+            meta = {"started": round(time.time() - seconds, 3), "seconds": seconds}
+            store.write(cell.key, table, {**meta, "notes": context.notes} if context.notes else meta)
             send("done", (cell.key, 0, seconds))
 
     def _table(self, cell: ScoreCell, store: Store, context: ScoringContext) -> Any:
@@ -202,32 +222,92 @@ class ScoreRows(Job):
 
 
 class LoadedModels(ScoringContext):
-    """The scoring context of one process."""
+    """The scoring context of one process; it holds one language model at a time.
 
-    def __init__(self, variant: Variant, parent: Path, batch_tokens: int) -> None:
+    Args:
+        parent_variant: the parent.
+        judge: the variant that crossing scorers ask; may be the parent.
+        parent: directory of the parent checkpoint.
+        batch_tokens: tokens a batch may hold.
+        report: called with one line of text per step.
+    """
+
+    def __init__(
+        self,
+        parent_variant: Variant,
+        judge: Variant,
+        parent: Path,
+        batch_tokens: int,
+        report: Callable[[str], None],
+    ) -> None:
         super().__init__()
-        self._variant, self._path, self._batch_tokens = variant, parent, batch_tokens
-        self._lm: Any = None
+        self._parent, self._judge, self._path = parent_variant, judge, parent
+        self._batch_tokens, self._report = batch_tokens, report
+        self._lm: tuple[str, Any] | None = None
         self._encoder: Any = None
+
+    @property
+    def device(self) -> str:
+        """See ScoringContext.device."""
+        return self._parent.device
 
     def parent(self) -> Any:
         """See ScoringContext.parent."""
-        if self._lm is None:
-            self._lm = open_lm(self._variant, self._path, self._batch_tokens)
+        return self._loaded("parent", lambda: open_lm(self._parent, self._path, self._batch_tokens))
+
+    def variant(self) -> Any:
+        """See ScoringContext.variant."""
+        return (
+            self.parent()
+            if self._judge.name == self._parent.name
+            else self._loaded("variant", self._open_judge)
+        )
+
+    def model(self, name: str) -> Any:
+        """See ScoringContext.model."""
+        return self._loaded(f"model {name}", lambda: self._open_model(self.checkpoint(name)))
+
+    def checkpoint(self, name: str) -> Path:
+        """See ScoringContext.checkpoint."""
+        return pull(resolve(name), self._report)
+
+    def _loaded(self, key: str, load: Callable[[], Any]) -> Any:
+        if self._lm is None or self._lm[0] != key:
+            self._lm = None
+            gc.collect()  # models hold cycles
+            self._lm = key, load()
         # Anew for each cell, as for rows: what was scored before must not move what is scored now.
-        return self._lm.anew()
+        return self._lm[1].anew()
+
+    def _open_judge(self) -> Any:
+        # Stored rows may have been computed on a machine whose cache is not this one's.
+        prepare(self._judge, self._path, self._report, in_own_process)
+        return open_lm(self._judge, self._path, self._batch_tokens)
+
+    def _open_model(self, path: Path) -> Any:
+        from quantxai.engine import TransformersModel
+
+        model = load_dense(path, self._parent.dtype, self._parent.device)
+        return TransformersModel(model, load_tokenizer(path), batch_tokens=self._batch_tokens)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See ScoringContext.encode."""
+        return np.asarray(self._encode(texts, normalize_embeddings=True), dtype=np.float32)
+
+    def encode_tokens(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """See ScoringContext.encode_tokens."""
+        # The first and the last are [CLS] and [SEP].
+        found = [v[1:-1].float().cpu().numpy() for v in self._encode(texts, output_value="token_embeddings")]
+        return [v / np.linalg.norm(v, axis=1, keepdims=True) for v in found]
+
+    def _encode(self, texts: Sequence[str], **how: Any) -> Any:
         if self._encoder is None:
-            self._encoder = open_encoder(self._variant.device)
-        vectors = self._encoder.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
-        return np.asarray(vectors, dtype=np.float32)
+            self._encoder = open_encoder(self.device)
+        return self._encoder.encode(list(texts), show_progress_bar=False, **how)
 
 
 def open_lm(variant: Variant, parent: Path, batch_tokens: int) -> Any:
     """Load a prepared variant behind the LanguageModel interface."""
-    from quantxai.checkpoints import load_tokenizer
     from quantxai.engine import TransformersModel
 
     return TransformersModel(load_variant(variant, parent), load_tokenizer(parent), batch_tokens=batch_tokens)

@@ -306,6 +306,8 @@ class ScoringContext(ABC):
 
     def __init__(self) -> None:
         self._known: dict[str, Any] = {}
+        self.notes: dict[str, Any] = {}
+        """What was noted since the scoring of the cell began."""
 
     def remember(self, key: str, compute: Callable[[], Known]) -> Known:
         """Return what `compute` returned at the first call with this key.
@@ -318,13 +320,53 @@ class ScoringContext(ABC):
         found: Known = self._known[key]
         return found
 
+    def note(self, key: str, value: Any) -> None:
+        """Keep what a scorer has to say about itself, such as a judge's accuracy, beside the cell's scores.
+
+        Args:
+            key: a name within the scorer.
+            value: anything JSON can hold.
+        """
+        self.notes[key] = value
+
+    @property
+    @abstractmethod
+    def device(self) -> str:
+        """The torch device that models of a scorer's own belong on."""
+
     @abstractmethod
     def parent(self) -> LanguageModel:
         """The unquantized parent, behind an engine that remembers nothing of earlier calls."""
 
     @abstractmethod
+    def variant(self) -> LanguageModel:
+        """The variant that a crossing scorer's cell belongs to, likewise.
+
+        Only one of the parent, the variant and the models asked for by name is in memory at a time.
+        """
+
+    @abstractmethod
+    def model(self, name: str) -> LanguageModel:
+        """Another causal language model in the parent's float type and on its device, likewise.
+
+        Args:
+            name: a registered name, a Hub id or a local directory; one of `Scorer.models`.
+        """
+
+    @abstractmethod
+    def checkpoint(self, name: str) -> Path:
+        """The directory of such a model, or of one of another kind (a classifier), fetched where necessary."""
+
+    @abstractmethod
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Sentence embeddings [texts, dimension], each of unit length."""
+
+    @abstractmethod
+    def encode_tokens(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """The same encoder's embeddings of each text's tokens [tokens, dimension], each of unit length.
+
+        Those of what the tokenizer puts around a text are left out.
+        """
 
 
 class Scorer(Method):
@@ -332,7 +374,16 @@ class Scorer(Method):
 
     explainers: ClassVar[frozenset[str]]
     """Explainer methods whose rows it reads."""
+    crosses: ClassVar[bool] = False
+    """Whether it reads the parent's rows and asks the variant about them, in place of reading its own."""
     metrics: ClassVar[tuple[Metric, ...]]
+    optional: ClassVar[bool] = False
+    """Whether it runs only where a configuration names it: without an option set it can say nothing."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Models it asks for beside parent and variant: registered names, Hub ids, local directories."""
+        return ()
 
     @abstractmethod
     def scores(self, rows: Sequence[Row], dataset: Dataset, context: ScoringContext) -> Iterator[Score]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import quantxai
 from quantxai import machine
 from quantxai.config import ExplainerConfig, ScorerConfig, SweepConfig
 from quantxai.datasets import Dataset, calibration_texts, dataset_tasks, load_dataset, take
-from quantxai.errors import ConfigError, RunError
+from quantxai.errors import ConfigError, ModelError, RunError
 from quantxai.manifest import CellKey, Manifest
 from quantxai.methods import Control, Explainer, Scorer
 from quantxai.models import ModelSource, resolve
@@ -64,12 +64,21 @@ class RowCell:
 
 @dataclass(frozen=True)
 class ScoreCell:
-    """A unit of scoring: one scorer over all rows of one variant and entry."""
+    """A unit of scoring: one scorer over all rows of one variant and entry.
+
+    Attributes:
+        key: its name.
+        scorer: the method with its options.
+        entry: the explainer on the data set.
+        rows: the cells it reads: its variant's, or the parent's where the scorer crosses.
+        judge: the variant that a crossing scorer asks; null for the others.
+    """
 
     key: CellKey
     scorer: Scorer
     entry: Entry
     rows: tuple[CellKey, ...]
+    judge: Variant | None = None
 
 
 @dataclass(frozen=True)
@@ -162,8 +171,9 @@ def make_plan(config: SweepConfig, model: ModelSource | None = None) -> Plan:
         for shard, items in enumerate(e.shards)
     )
     parent = next(v for v in variants if v.name == config.parent.name)
+    asked = {name: resolved for scorer in config.scorers for name, resolved in _models(scorer).items()}
     scores = tuple(
-        _score_cell(scorer, variant, entry, rows, parent)
+        _score_cell(scorer, variant, entry, rows, parent, asked)
         for entry in entries
         for scorer in config.scorers
         if entry.explainer.method in scorer.method().explainers
@@ -270,11 +280,26 @@ def _row_key(
     )
 
 
+def _models(config: ScorerConfig) -> dict[str, ModelSource]:
+    """The models of its own that a scorer asks for, by the name it has for them."""
+    try:
+        return {name: resolve(name) for name in config.method().models}
+    except ModelError as error:
+        raise ModelError(f"[[scorers]] '{config.scorer}': {error}") from None
+
+
 def _score_cell(
-    config: ScorerConfig, variant: Variant, entry: Entry, rows: Sequence[RowCell], parent: Variant
+    config: ScorerConfig,
+    variant: Variant,
+    entry: Entry,
+    rows: Sequence[RowCell],
+    parent: Variant,
+    models: Mapping[str, ModelSource],
 ) -> ScoreCell:
     scorer = config.method()
-    keys = tuple(c.key for c in rows if c.variant.name == variant.name and c.entry is entry)
+    read, asked = (parent, variant) if scorer.crosses else (variant, parent)
+    keys = tuple(c.key for c in rows if c.variant is read and c.entry is entry)
+    others = [models[name].digest for name in scorer.models]
     key = CellKey(
         kind="scores",
         variant=variant.name,
@@ -282,9 +307,9 @@ def _score_cell(
         dataset=entry.config.dataset,
         scorer=config.scorer,
         shard=0,
-        digest=digest([scorer.digest(), parent.digest, [k.digest for k in keys]]),
+        digest=digest([scorer.digest(), asked.digest, [k.digest for k in keys], *others]),
     )
-    return ScoreCell(key, scorer, entry, keys)
+    return ScoreCell(key, scorer, entry, keys, variant if scorer.crosses else None)
 
 
 def _describe_variant(variant: Variant, variants: Sequence[Variant]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from quantxai.plan import Plan, RowCell, ScoreCell, check_place, make_plan
 from quantxai.records import Metric
 from quantxai.report import build_report
 from quantxai.store import Store
-from quantxai.variants import check_packages
+from quantxai.variants import Variant, check_packages
 from quantxai.workers import Job, Message, run_jobs
 
 __all__ = ["Progress", "Silent", "compare_run", "sweep"]
@@ -213,37 +213,52 @@ class _Sweep:
         self.progress.stop()
 
     def _score(self, parent: Path) -> None:
-        ready = [
-            c
-            for c in self.plan.scores
-            if not self.store.has(c.key) and all(self.store.has(k) for k in c.rows)
-        ]
+        ready = [c for c in self.plan.scores if not self.store.has(c.key) and self._explained(c)]
         if not ready:
             return
+        # The parent as its own judge is loaded for the others anyway.
+        crossed = [c for c in ready if c.judge is not None and c.judge is not self.plan.parent]
         # As many processes as may run at a time, so that models are loaded seldom; each gets some scorers
         # on one data set and the others on the next, so that the costly ones are spread.
-        entries = list(dict.fromkeys((c.key.explainer, c.key.dataset) for c in ready))
-        scorers = sorted({c.key.scorer for c in ready})
+        others = [c for c in ready if c.judge is None or c.judge is self.plan.parent]
+        entries = list(dict.fromkeys((c.key.explainer, c.key.dataset) for c in others))
+        scorers = sorted({c.key.scorer for c in others})
         groups: list[list[ScoreCell]] = [[] for _ in range(self.plan.workers)]
-        for cell in ready:
+        # In each, first what needs the parent alone, so that it is not loaded again after another model.
+        for cell in sorted(others, key=lambda c: c.scorer.models):
             turn = entries.index((cell.key.explainer, cell.key.dataset)) + scorers.index(cell.key.scorer)
             groups[turn % self.plan.workers].append(cell)
         jobs = [
-            ScoreRows(
-                name=f"scoring {number}",
-                threads=self.plan.threads,
-                parent_variant=self.plan.parent,
-                parent=parent,
-                run=self.store.path,
-                cells=group,
-                batch_tokens=self.plan.config.batch_tokens,
-            )
+            self._scoring(f"scoring {number}", self.plan.parent, parent, group)
             for number, group in enumerate(groups, 1)
             if group
+        ]
+        # Then each variant as a judge, in a process of its own.
+        jobs += [
+            self._scoring(f"{variant.name} as judge", variant, parent, cells)
+            for variant in self.plan.variants
+            if (cells := [c for c in crossed if c.judge is variant])
         ]
         self.progress.start("scoring", len(ready))
         self._run(jobs, self.plan.workers)
         self.progress.stop()
+
+    def _explained(self, cell: ScoreCell) -> bool:
+        """Whether the rows it reads are stored, and its variant's: one that failed is no judge either."""
+        own = [c.key for c in self.plan.rows if c.entry is cell.entry and c.key.variant == cell.key.variant]
+        return all(self.store.has(key) for key in [*cell.rows, *own])
+
+    def _scoring(self, name: str, judge: Variant, parent: Path, cells: Sequence[ScoreCell]) -> ScoreRows:
+        return ScoreRows(
+            name=name,
+            threads=self.plan.threads,
+            parent_variant=self.plan.parent,
+            judge=judge,
+            parent=parent,
+            run=self.store.path,
+            cells=cells,
+            batch_tokens=self.plan.config.batch_tokens,
+        )
 
     def _run(self, jobs: list[Any], workers: int) -> None:
         if jobs:

@@ -180,6 +180,14 @@ class Store:
         """Return variant and conditions of every stored cell of rows; see quantxai.conditions."""
         return [(key.variant, self.meta(key).get("conditions") or {}) for key in self._done("rows")]
 
+    def notes(self) -> list[tuple[CellKey, dict[str, Any]]]:
+        """Return what scorers said about themselves, by stored cell of scores, in planned order.
+
+        Such as the accuracy of a judge; see ScoringContext.note and the scorer's documentation.
+        """
+        found = [(key, self.meta(key).get("notes") or {}) for key in self._done("scores")]
+        return [(key, notes) for key, notes in found if notes]
+
     def discard(self, key: CellKey) -> None:
         """Forget a cell, so that the next sweep computes it again."""
         self._file(key, ".json").unlink(missing_ok=True)

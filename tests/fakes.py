@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,18 +110,40 @@ class FakeLanguageModel(LanguageModel):
 
 
 class FakeContext(ScoringContext):
-    """A scoring context around any parent; a sentence's embedding counts its letters."""
+    """A scoring context around any models; a sentence's embedding counts its letters."""
 
-    def __init__(self, parent: LanguageModel | None = None) -> None:
+    device = "cpu"
+
+    def __init__(
+        self,
+        parent: LanguageModel | None = None,
+        variant: LanguageModel | None = None,
+        **models: LanguageModel,
+    ) -> None:
         super().__init__()
         self.lm = parent or FakeLanguageModel()
+        self.judge = variant or self.lm
+        self.models = models
 
     def parent(self) -> LanguageModel:
         return self.lm
 
+    def variant(self) -> LanguageModel:
+        return self.judge
+
+    def model(self, name: str) -> LanguageModel:
+        return self.models[Path(name).name]
+
+    def checkpoint(self, name: str) -> Path:
+        return Path(name)
+
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         counts = np.array([[t.count(c) for c in "abcdefghijklmnopqrstuvwxyz "] for t in texts], np.float32)
-        return np.asarray(counts / np.linalg.norm(counts, axis=1, keepdims=True), np.float32)
+        lengths = np.linalg.norm(counts, axis=1, keepdims=True)
+        return np.asarray(counts / np.where(lengths, lengths, 1), np.float32)
+
+    def encode_tokens(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        return [self.encode(text.split()) for text in texts]
 
 
 def validated(row: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeContext, FakeLanguageModel, query
+from fakes import FakeContext, FakeLanguageModel
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from explainers.counterfactual import CounterfactualRow
 from explainers.memorization import MemorizationRow
 from explainers.scorers import rows_of
+from explainers.scorers.diversity import Diversity
 from explainers.scorers.edits import Edits, word_tokens
-from explainers.scorers.flips import Flips
 from explainers.scorers.perplexity import Perplexity
 from explainers.scorers.recall import Recall, matches, normalize
 from explainers.scorers.similarity import Similarity
@@ -75,84 +75,6 @@ def scored(
     groups = {row.item: row.group for row in rows}
     assert all(score.group == groups[score.item] for score in found)
     return {(score.item, score.metric): score.value for score in found}
-
-
-# -- flips ---------------------------------------------------------------------------------------
-
-
-def judge(**answers: str) -> FakeContext:
-    """A parent that finds the given label for a text that holds the given word, world otherwise."""
-
-    def choose(prompt: str, choice: str) -> float:
-        label = next((label for word, label in answers.items() if word in query(prompt)), "world")
-        return -0.1 if choice.strip() == label else -4.0
-
-    return FakeContext(FakeLanguageModel(choose=choose))
-
-
-# Own label of the edit, the parent's of text and edit, then the four flips; the target is technology and
-# the variant's own label of the text sports.
-FLIPS = [
-    ("technology", "sports", "technology", (1, 1, 1, 1)),
-    ("business", "sports", "business", (1, 0, 1, 0)),
-    ("sports", "sports", "sports", (0, 0, 0, 0)),
-    ("technology", "business", "business", (1, 1, 0, 0)),
-    ("sports", "technology", "technology", (0, 0, 0, 1)),
-    ("sports", "technology", "sports", (0, 0, 1, 0)),
-]
-
-
-@pytest.mark.parametrize(("own", "before", "after", "flips"), FLIPS)
-def test_flips_cross_generator_and_judge(own: str, before: str, after: str, flips: tuple[int, ...]) -> None:
-    scores = [-0.1 if label == own else -2.0 for label in LABELS]
-    found = scored(Flips(), [edit(edited_scores=scores)], judge(team=before, robot=after))
-    names = ("own_soft_flip", "own_hard_flip", "parent_soft_flip", "parent_hard_flip")
-    assert tuple(found["n1", name] for name in names) == flips
-    assert found["n1", "failure"] == 0
-
-
-def test_a_failed_edit_is_no_flip_and_a_failure() -> None:
-    rows = [edit("a", None), edit("b"), edit("c", None, failure="unchanged")]
-    context = judge(team="sports", robot="technology")
-    found = scored(Flips(), rows, context)
-    for metric in Flips.metrics:
-        failed = float(metric.name == "failure")
-        assert [found[item, metric.name] for item in "abc"] == [failed, 1 - failed, failed]
-    means = {m.name: np.mean([found[item, m.name] for item in "abc"]) for m in Flips.metrics}
-    assert means["own_hard_flip"] == pytest.approx(1 / 3)
-    assert means["failure"] == pytest.approx(2 / 3)
-
-
-def test_the_parent_judges_the_whole_pair() -> None:
-    row = edit(
-        part="hypothesis",
-        original="It is dry.",
-        context="It rains.",
-        edited="It is wet.",
-        labels=["entailment", "neutral", "contradiction"],
-        predicted="contradiction",
-        target="entailment",
-        edited_scores=[-0.1, -3.0, -3.0],
-    )
-    lm = FakeLanguageModel(choose=lambda p, c: -0.1 if (c == " Yes") == ("wet" in query(p)) else -3.0)
-    found = scored(Flips(), [row], FakeContext(lm), "inference")
-    assert found["n1", "parent_hard_flip"] == 1
-    queries = {query(p) for p in lm.asked("choices")}
-    assert '"It rains." Does this mean that "It is dry."?' in queries
-    assert '"It rains." Does this mean that "It is wet."?' in queries
-
-
-def test_the_parent_is_not_loaded_for_failures_alone() -> None:
-    lm = FakeLanguageModel()
-    scored(Flips(), [edit(edited=None)], FakeContext(lm))
-    scored(Perplexity(), [edit(edited=None)], FakeContext(lm))
-    assert lm.calls == []
-
-
-def test_the_wording_of_labels_is_part_of_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = Flips().digest()
-    monkeypatch.setattr("explainers.labels.prompts.read", lambda name: "other")
-    assert Flips().digest() != plain
 
 
 # -- edit distance -------------------------------------------------------------------------------
@@ -233,6 +155,49 @@ def test_nll_is_the_mean_over_tokens_in_nats() -> None:
     assert found["c", "nll"] is None, "a single token cannot be scored"
 
 
+def test_another_model_than_the_parent_can_be_asked() -> None:
+    parent, other = FakeLanguageModel(), FakeLanguageModel(score=lambda prompt, token: -0.5)
+    found = scored(Perplexity(model="other"), [edit()], FakeContext(parent, other=other))
+    assert found["n1", "nll"] == 0.5
+    assert parent.calls == []
+    assert Perplexity(model="other").models == ("other",)
+    assert Perplexity().models == ()
+
+
+def test_no_model_is_asked_about_failures_alone() -> None:
+    lm = FakeLanguageModel()
+    scored(Perplexity(), [edit(edited=None)], FakeContext(lm))
+    assert lm.calls == []
+
+
+# -- diversity -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("original", "edited", "values"),
+    [
+        # the|new|robot|won|the|new|game: 5 of 7 words, 5 of 6 pairs (the new twice); inserted are new, robot
+        # (for team), the, new, game, of which new, robot and game are new: 3 of 5.
+        ("The team won.", "The new robot won the new game!", (5 / 7, 5 / 6, 3 / 5)),
+        ("The team won.", "Robots won.", (1, 1, 1)),
+        ("The team won.", "The team.", (1, 1, None)),
+        ("The team won.", "Won the team.", (1, 1, 0)),
+        ("The team won.", "Big big big big", (1 / 4, 1 / 3, 1 / 4)),
+        ("The team won.", "Lost", (1, None, 1)),
+        ("The team won.", "...", (None, None, None)),
+        ("", "Robots won.", (1, 1, 1)),
+    ],
+)
+def test_diversity_by_hand(original: str, edited: str, values: tuple[float | None, ...]) -> None:
+    found = scored(Diversity(), [edit(original=original, edited=edited)])
+    for metric, value in zip(Diversity.metrics, values, strict=True):
+        assert found["n1", metric.name] == (value if value is None else pytest.approx(value)), metric.name
+
+
+def test_a_failed_edit_has_no_diversity() -> None:
+    assert set(scored(Diversity(), [edit(edited=None)]).values()) == {None}
+
+
 # -- recall --------------------------------------------------------------------------------------
 
 
@@ -285,3 +250,20 @@ def test_foreign_rows_are_refused() -> None:
         rows_of([edit(), fact()], CounterfactualRow)
     with pytest.raises(TypeError):
         scored(Recall(), [edit()])
+
+
+ROWS = [edit("a"), edit("a", "Robots won."), edit("b", original=""), edit("c", None, original="")]
+"""An item that comes twice with different edits, and empty texts."""
+
+
+@pytest.mark.parametrize("scorer", [Edits(), Similarity(), Perplexity(), Diversity()])
+def test_items_that_come_twice_and_empty_texts_are_scored_like_any(scorer: Scorer) -> None:
+    data = load_dataset("news")
+    found = list(scorer.scores(ROWS, data, FakeContext()))
+    alone = [score for row in ROWS for score in scorer.scores([row], data, FakeContext())]
+    assert found == alone
+    assert [score.item for score in found[:: len(scorer.metrics)]] == ["a", "a", "b", "c"]
+
+
+def test_an_empty_text_has_no_edit_distance() -> None:
+    assert set(scored(Edits(), [edit(original="")]).values()) == {None}

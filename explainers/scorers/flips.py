@@ -1,8 +1,10 @@
-"""Label flips: does a model change its label for the text once it is edited?
+"""Label flips: does a judge change its label for the text once it is edited?
 
 For the judge f, text x, edit x' and target label t: soft flip 1[f(x') != f(x)], hard flip
-1[f(x') = t] (Bhattacharjee et al. 2024 call the soft one label flip score). A failed edit counts as no
-flip, so that means are over all items and a variant cannot gain by failing where it would not flip.
+1[f(x') = t] (Bhattacharjee et al. 2024, arXiv 2405.04793, call the soft one label flip score). A failed
+edit counts as no flip, so that means are over all items and a variant cannot gain by failing where it
+would not flip. The variant's own judgement changes with its edits, and the parent judges by weights it
+shares with the variant, hence the third judge.
 """
 
 from __future__ import annotations
@@ -11,22 +13,23 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 
 from explainers import labels
-from explainers.counterfactual import CounterfactualRow, judged_text
-from explainers.scorers import rows_of
+from explainers.counterfactual import CounterfactualRow
+from explainers.scorers import judges, rows_of
 from quantxai.datasets import Dataset
 from quantxai.methods import Score, Scorer, ScoringContext
 from quantxai.records import Metric, Row, digest
 
-__all__ = ["Flips"]
+__all__ = ["Flips", "proportion"]
 
 # A change of 5 in 100 items is about what a reader would call no difference in a flip rate.
 _MARGIN = 0.05
 
 
-def _proportion(name: str, better: bool, description: str) -> Metric:
+def proportion(name: str, better: bool | None, description: str) -> Metric:
+    """Return a metric that is the share of items with some property."""
     return Metric(
         name=name,
         kind="binary",
@@ -38,73 +41,90 @@ def _proportion(name: str, better: bool, description: str) -> Metric:
 
 
 class Flips(Scorer):
-    """Soft and hard label flips, judged by the editing variant itself and by the parent."""
+    """Soft and hard label flips, judged by the editing variant itself, by the parent and independently.
+
+    Notes `independent_judge` beside the scores: what the judge is, and its accuracy on the gold labels of the
+    texts (see judges.accuracy).
+    """
 
     method: ClassVar[str] = "flips"
-    summary: ClassVar[str] = "label flips of edits, judged by the variant itself and by the parent; failures"
+    version: ClassVar[int] = 2
+    summary: ClassVar[str] = (
+        "label flips of edits, judged by the variant itself, the parent and an independent judge; failures"
+    )
     explainers: ClassVar[frozenset[str]] = frozenset({"counterfactual"})
     metrics: ClassVar[tuple[Metric, ...]] = (
-        _proportion(
+        proportion(
             "own_soft_flip", True, "The edit gets another label than the text, by the variant that wrote it."
         ),
-        _proportion(
-            "own_hard_flip", True, "The edit gets the label asked for, by the variant that wrote it."
-        ),
-        _proportion(
+        proportion("own_hard_flip", True, "The edit gets the label asked for, by the variant that wrote it."),
+        proportion(
             "parent_soft_flip", True, "The edit gets another label than the text, by the unquantized parent."
         ),
-        _proportion(
-            "parent_hard_flip", True, "The edit gets the label asked for, by the unquantized parent."
+        proportion("parent_hard_flip", True, "The edit gets the label asked for, by the unquantized parent."),
+        proportion(
+            "independent_soft_flip",
+            True,
+            "The edit gets another label than the text, by a judge that is no variant; worth as much as the judge's "
+            "accuracy on the texts.",
         ),
-        _proportion(
-            "failure", False, "There is no edit: cut off or unreadable, empty, or equal to the text."
+        proportion(
+            "independent_hard_flip",
+            True,
+            "The edit gets the label asked for, by a judge that is no variant; worth as much as the judge's accuracy "
+            "on the texts.",
         ),
+        proportion("failure", False, "There is no edit: cut off or unreadable, empty, or equal to the text."),
     )
 
+    independent: str = Field(
+        default="embeddings",
+        min_length=1,
+        description="The independent judge: embeddings (a logistic regression on sentence embeddings), or the Hub id "
+        "or directory of a sequence classifier or of a causal language model.",
+    )
+    independent_labels: dict[str, str] = Field(
+        default_factory=dict,
+        description="The data set's label for each label of such a classifier, where they differ in more than case.",
+    )
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """See Scorer.models."""
+        return () if self.independent == "embeddings" else (self.independent,)
+
     def digest(self) -> str:
-        """Return the method's digest, the wording of the label prompts included."""
-        return digest([super().digest(), labels.fingerprint()])
+        """Return the method's digest, the wording of the label prompts and the training texts included."""
+        return digest([super().digest(), labels.fingerprint(), judges.fingerprint()])
 
     def scores(self, rows: Sequence[Row], dataset: Dataset, context: ScoringContext) -> Iterator[Score]:
         """See Scorer.scores."""
         edits = rows_of(rows, CounterfactualRow)
-        by_parent = _parent_labels(edits, dataset, context)
-        for row in edits:
-            values = {metric.name: 0.0 for metric in self.metrics}
-            if row.edited is None:
-                values["failure"] = 1.0
-            else:
-                own, (before, after) = _best(row.labels, row.edited_scores or ()), by_parent[row.item]
-                values["own_soft_flip"] = float(own != row.predicted)
-                values["own_hard_flip"] = float(own == row.target)
-                values["parent_soft_flip"] = float(after != before)
-                values["parent_hard_flip"] = float(after == row.target)
-            for name, value in values.items():
-                yield Score(row.item, row.group, name, value)
+        by_parent = judges.flips(
+            "parent",
+            lambda: judges.Prompted(context.parent, dataset, "the unquantized parent"),
+            edits,
+            dataset,
+            context,
+        )
+        by_other = judges.flips(
+            digest([self.independent, self.independent_labels]),
+            lambda: judges.independent(self.independent, self.independent_labels, dataset, context),
+            edits,
+            dataset,
+            context,
+        )
+        if by_other.judge is not None:
+            known = judges.accuracy(by_other.before, edits, dataset)
+            context.note("independent_judge", {"judge": by_other.judge.description, **known})
+        for row, parent, other in zip(edits, by_parent.flips, by_other.flips, strict=True):
+            values = (*_own_flips(row), *parent, *other, float(row.edited is None))
+            for metric, value in zip(self.metrics, values, strict=True):
+                yield Score(row.item, row.group, metric.name, value)
 
 
-def _parent_labels(
-    edits: Sequence[CounterfactualRow], dataset: Dataset, context: ScoringContext
-) -> dict[str, tuple[str, str]]:
-    """The parent's labels of text and edit, by item, of the items that have an edit."""
-    done = [row for row in edits if row.edited is not None]
-    if not done:
-        return {}
-    originals = [judged_text(row.part, row.context, row.original) for row in edits]
-
-    def judged() -> tuple[labels.Judge, NDArray[np.float64]]:
-        judge = labels.Judge(context.parent(), dataset)
-        return judge, judge.logprobs(context.parent(), originals)
-
-    # Every variant edits the same texts: what the parent thinks of them is found once.
-    judge, scores = context.remember(digest([dataset.model_dump(mode="json"), originals]), judged)
-    before = {row.item: _best(dataset.labels, of) for row, of in zip(edits, scores, strict=True)}
-    texts = [judged_text(row.part, row.context, str(row.edited)) for row in done]
-    after = judge.logprobs(context.parent(), texts)
-    return {
-        row.item: (before[row.item], _best(dataset.labels, of)) for row, of in zip(done, after, strict=True)
-    }
-
-
-def _best(names: Sequence[str], scores: ArrayLike) -> str:
-    return names[int(np.argmax(scores))]
+def _own_flips(row: CounterfactualRow) -> tuple[float, float]:
+    if row.edited is None:
+        return 0.0, 0.0
+    label = row.labels[int(np.argmax(row.edited_scores or ()))]
+    return float(label != row.predicted), float(label == row.target)

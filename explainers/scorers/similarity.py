@@ -36,11 +36,10 @@ class Similarity(Scorer):
         """See Scorer.scores; a failed edit has no similarity. Of a pair only the edited part counts."""
         edits = rows_of(rows, CounterfactualRow)
         done = [row for row in edits if row.edited is not None]
-        values: dict[str, float] = {}
+        cosines: Iterator[float] = iter(())
         if done:
             vectors = context.encode([r.original for r in done] + [str(r.edited) for r in done])
             # Unit vectors: the dot product is the cosine.
-            cosines = (vectors[: len(done)] * vectors[len(done) :]).sum(axis=1)
-            values = {row.item: float(cosine) for row, cosine in zip(done, cosines, strict=True)}
+            cosines = iter((vectors[: len(done)] * vectors[len(done) :]).sum(axis=1).tolist())
         for row in edits:
-            yield Score(row.item, row.group, "cosine", values.get(row.item))
+            yield Score(row.item, row.group, "cosine", None if row.edited is None else next(cosines))

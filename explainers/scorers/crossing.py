@@ -1,0 +1,65 @@
+"""Generator and judge crossed: what a variant makes of the edits that its parent wrote.
+
+When one model writes the edits and judges them, a changed flip rate may come from either. With generator
+and judge each the parent or the variant there are four flip rates: the parent's own and the variant's own
+(scorer `flips`, own_*), the parent's judgement of the variant's edits (parent_*), and the one here. Edits
+held fixed, it differs from the parent's own rate by the judge alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from explainers import labels
+from explainers.counterfactual import CounterfactualRow
+from explainers.scorers import judges, rows_of
+from explainers.scorers.flips import proportion
+from quantxai.datasets import Dataset
+from quantxai.methods import Score, Scorer, ScoringContext
+from quantxai.records import Metric, Row, digest
+
+__all__ = ["Crossing"]
+
+
+class Crossing(Scorer):
+    """Soft and hard flips of the parent's edits, judged by the variant.
+
+    For the parent itself these are its own flips. A judge that sees more flips is no better for it, so
+    the metrics have no direction.
+    """
+
+    method: ClassVar[str] = "crossing"
+    summary: ClassVar[str] = "label flips of the parent's edits, judged by the variant"
+    explainers: ClassVar[frozenset[str]] = frozenset({"counterfactual"})
+    crosses: ClassVar[bool] = True
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        proportion(
+            "variant_soft_flip_of_parent_edits",
+            None,
+            "The edit that the unquantized parent wrote gets another label than the text, by the variant.",
+        ),
+        proportion(
+            "variant_hard_flip_of_parent_edits",
+            None,
+            "The edit that the unquantized parent wrote gets the label asked of the parent, by the variant.",
+        ),
+    )
+
+    def digest(self) -> str:
+        """Return the method's digest, the wording of the label prompts included."""
+        return digest([super().digest(), labels.fingerprint()])
+
+    def scores(self, rows: Sequence[Row], dataset: Dataset, context: ScoringContext) -> Iterator[Score]:
+        """See Scorer.scores; the rows are the parent's, and a failed edit is no flip."""
+        edits = rows_of(rows, CounterfactualRow)
+        found = judges.flips(
+            "variant",
+            lambda: judges.Prompted(context.variant, dataset, "the variant"),
+            edits,
+            dataset,
+            context,
+        )
+        for row, values in zip(edits, found.flips, strict=True):
+            for metric, value in zip(self.metrics, values, strict=True):
+                yield Score(row.item, row.group, metric.name, value)
