@@ -32,6 +32,7 @@ Order = Literal["explain-then-predict", "predict-then-explain"]
 
 _ANSWER_TOKENS = 6
 """Enough for an answer word and what may come before it."""
+_PART = re.compile(r"\{(\w+)\}")
 _NEXT_QUESTION = re.compile(r"(?:premise|hypothesis|claim|evidence|question|answer)\s*:", re.IGNORECASE)
 _SENTENCES = re.compile(r".*[.!?][\"'”’)]*(?=\s|$)", re.DOTALL)
 
@@ -84,6 +85,8 @@ class Answered(NamedTuple):
 class Asking:
     """One model, asked about the items of one data set in one way.
 
+    An item may hold a field `remark`: what is said to the model after the question.
+
     Args:
         how: the options.
         form: the protocol's file: how explanation and answer begin.
@@ -94,6 +97,7 @@ class Asking:
     Attributes:
         labels: the data set's labels, in order.
         words: the answer word of each.
+        parts: the item's fields that the question is made of, in order.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class Asking:
         self._how, self._form, self._lm = how, form, lm
         questions = prompts.read("questions")[dataset.task]
         self._question: str = questions["question"]
+        self.parts: tuple[str, ...] = tuple(_PART.findall(self._question))
         self.labels = dataset.labels
         self.words = [str(questions["answers"].get(label, label)) for label in dataset.labels]
         shown, held_out = _demonstrations(dataset, how.shots, seed)
@@ -129,11 +134,16 @@ class Asking:
         scores = self._choices(items, explanations) - self._prior
         return np.asarray(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
 
+    def best(self, scores: NDArray[np.float64]) -> list[str]:
+        """Return the label with the highest score in each row of what `predict` returns."""
+        return [self.labels[int(i)] for i in scores.argmax(axis=1)]
+
     def explain(
         self,
         items: Sequence[Item],
         predicted: Sequence[str] | None = None,
         *,
+        begun: Sequence[str] | None = None,
         temperature: float = 0.0,
         seeds: Sequence[int] | None = None,
     ) -> list[Generation]:
@@ -142,6 +152,7 @@ class Asking:
         Args:
             items: what is to be explained.
             predicted: the label each explanation is for, where predictions come first.
+            begun: how each explanation begins; the model goes on from there.
             temperature: see LanguageModel.generate.
             seeds: see LanguageModel.generate.
         """
@@ -149,6 +160,8 @@ class Asking:
             self.explanation_prompt(item, None if predicted is None else predicted[number])
             for number, item in enumerate(items)
         ]
+        if begun is not None:
+            asked = [f"{prompt} {text}" for prompt, text in zip(asked, begun, strict=True)]
         # Without demonstrations a chat model may answer in several lines.
         stop: tuple[str, ...] = ("\n",) if self._examples else ("\n\n",)
         if self.explains_first:
@@ -180,12 +193,11 @@ class Asking:
             scores = self.predict(items, [text or "" for text, _ in found])
         else:
             scores = self.predict(items)
-            predicted = [self.labels[int(i)] for i in scores.argmax(axis=1)]
-            generated = self.explain(items, predicted, temperature=temperature, seeds=seeds)
+            generated = self.explain(items, self.best(scores), temperature=temperature, seeds=seeds)
             found = [parse_explanation(g) for g in generated]
         return Answered(
             scores=scores,
-            predicted=[self.labels[int(i)] for i in scores.argmax(axis=1)],
+            predicted=self.best(scores),
             generated=generated,
             explanations=[text for text, _ in found],
             failures=[failure for _, failure in found],
@@ -223,7 +235,9 @@ class Asking:
         return Exchange(self._asked(item), f"{why}\n{what}." if self.explains_first else f"{what}\n{why}")
 
     def _asked(self, item: Item) -> str:
-        return prompts.fill(self._question, item.fields)
+        asked = prompts.fill(self._question, item.fields)
+        remark = item.fields.get("remark")
+        return f"{asked} {remark}" if remark else asked
 
     def _prompt(self, item: Item, opening: str) -> str:
         dialogue = Dialogue(user=self._asked(item), opening=opening, examples=self._examples)

@@ -18,13 +18,19 @@ pytestmark = pytest.mark.bare
 
 BUILT_IN = {
     "explainers": {
+        "biased_features": "explainers.biased_features:BiasedFeatures",
+        "chain_of_thought": "explainers.chain_of_thought:ChainOfThought",
         "counterfactual": "explainers.counterfactual:Counterfactual",
+        "edit_test": "explainers.edit_test:EditTest",
         "memorization": "explainers.memorization:Memorization",
         "natural_language": "explainers.natural_language:NaturalLanguage",
     },
     "scorers": {
+        "biased_features": "explainers.scorers.faithfulness:BiasedFeaturesScorer",
+        "chain_of_thought": "explainers.scorers.faithfulness:ChainOfThoughtScorer",
         "crossing": "explainers.scorers.crossing:Crossing",
         "diversity": "explainers.scorers.diversity:Diversity",
+        "edit_test": "explainers.scorers.faithfulness:EditTestScorer",
         "edits": "explainers.scorers.edits:Edits",
         "flips": "explainers.scorers.flips:Flips",
         "perplexity": "explainers.scorers.perplexity:Perplexity",
