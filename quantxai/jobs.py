@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from quantxai.checkpoints import load_dense, load_tokenizer
 from quantxai.conditions import conditions
 from quantxai.errors import ModelError
+from quantxai.fitting import fitted_dataset
 from quantxai.methods import Explainer, ScoringContext
 from quantxai.models import ModelSource, architecture, pull, resolve
 from quantxai.plan import RowCell, ScoreCell
@@ -113,7 +114,8 @@ class RunVariant(Job):
         start = time.perf_counter()
         try:
             self._check_gradients(explainer, receipt)
-            rows = list(explainer.rows(lm, cell.entry.dataset, cell.items, self.seed))
+            dataset, items = fitted_dataset(cell.entry.dataset, cell.items, lm.tokenizer, lm.context)
+            rows = list(explainer.rows(lm, dataset, items, self.seed))
         except Exception as error:  # one failing cell must not take the others with it
             store.fail(cell.key, describe(error), traceback.format_exc())
             send("failed", (cell.key, describe(error)))
@@ -123,6 +125,7 @@ class RunVariant(Job):
             "started": round(time.time() - seconds, 3),
             "seconds": seconds,
             "items": len(rows),
+            "truncated": [new.id for new, old in zip(items, cell.items, strict=True) if new != old],
             "conditions": under,
         }
         store.write(cell.key, rows_to_table(rows, explainer.row), meta)
