@@ -27,7 +27,7 @@ from quantxai.records import Item, digest
 
 __all__ = ["Answered", "Asking", "Explaining", "Failure", "Order", "parse_explanation"]
 
-Failure = Literal["unparsed", "empty"]
+Failure = Literal["unparsed", "empty", "copied"]
 Order = Literal["explain-then-predict", "predict-then-explain"]
 
 _ANSWER_TOKENS = 6
@@ -110,6 +110,7 @@ class Asking:
         self.labels = dataset.labels
         self.words = [str(questions["answers"].get(label, label)) for label in dataset.labels]
         shown, held_out = _demonstrations(dataset, how.shots, seed)
+        self._shown = {item.fields.get("explanation") for item in shown} - {None}
         self._examples = tuple((self._example(item),) for item in shown)
         # Balanced over the labels, and with gold explanations, so that the prior is no label's.
         gold = [item.fields.get("explanation", "") for item in held_out]
@@ -189,12 +190,12 @@ class Asking:
         """
         if self.explains_first:
             generated = self.explain(items, temperature=temperature, seeds=seeds)
-            found = [parse_explanation(g) for g in generated]
+            found = [self._read(g) for g in generated]
             scores = self.predict(items, [text or "" for text, _ in found])
         else:
             scores = self.predict(items)
             generated = self.explain(items, self.best(scores), temperature=temperature, seeds=seeds)
-            found = [parse_explanation(g) for g in generated]
+            found = [self._read(g) for g in generated]
         return Answered(
             scores=scores,
             predicted=self.best(scores),
@@ -202,6 +203,10 @@ class Asking:
             explanations=[text for text, _ in found],
             failures=[failure for _, failure in found],
         )
+
+    def _read(self, generation: Generation) -> tuple[str | None, Failure | None]:
+        text, failure = parse_explanation(generation)
+        return (None, "copied") if text in self._shown else (text, failure)
 
     def explanation_prompt(self, item: Item, label: str | None = None) -> str:
         """Return the prompt that an explanation follows; `label` is the prediction it explains."""

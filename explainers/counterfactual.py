@@ -30,7 +30,7 @@ from quantxai.records import Item, Row, digest
 
 __all__ = ["Counterfactual", "CounterfactualRow", "Failure", "judged_text", "parse_edit"]
 
-Failure = Literal["unparsed", "empty", "unchanged", "step"]
+Failure = Literal["unparsed", "empty", "unchanged", "copied", "step"]
 
 _OPEN = re.compile(r"<\s*edit\s*>", re.IGNORECASE)
 _CLOSE = re.compile(r"<\s*[/\\]\s*e", re.IGNORECASE)
@@ -118,10 +118,7 @@ class Counterfactual(Explainer):
         section = part if dataset.task == "inference" else dataset.task
         protocol = prompts.protocol(self._file, section)
         answers = self._ask(lm, protocol, asked)
-        edits = [
-            (None, "step") if len(a) < len(protocol.turns) else parse_edit(a[-1], _part(i, part), part)
-            for i, a in zip(items, answers, strict=True)
-        ]
+        edits = [_read_edit(a, protocol, _part(i, part), part) for i, a in zip(items, answers, strict=True)]
         texts = [
             judged_text(part, _context(i, part), e)
             for i, (e, _) in zip(items, edits, strict=True)
@@ -167,6 +164,22 @@ class Counterfactual(Explainer):
                 asked[i][turn.field] = " ".join(answer.text.split())
             live = [i for i in live if any(c.isalnum() for c in asked[i][turn.field])]
         return answers
+
+
+def _read_edit(
+    answers: Sequence[Generation], protocol: prompts.Protocol, original: str, part: str
+) -> tuple[str | None, Failure | None]:
+    """The edit in the answer to a protocol's last question, or why there is none."""
+    if len(answers) < len(protocol.turns):
+        return None, "step"
+    text, failure = parse_edit(answers[-1], original, part)
+    # A worked example's edit has the label it was asked for, and says nothing about this item.
+    form = protocol.turns[-1]
+    shown = {
+        _plain(e[-1].assistant.removeprefix(form.opening).removesuffix(form.stop[0]))
+        for e in protocol.examples
+    }
+    return (None, "copied") if text is not None and _plain(text) in shown else (text, failure)
 
 
 def judged_text(part: str, context: str, text: str) -> str:

@@ -386,6 +386,14 @@ def test_an_item_without_words_is_asked_no_further_and_counted() -> None:
     assert len(lm.asked("generate")) == 4 + 3
 
 
+def test_an_edit_copied_from_a_worked_example_is_none() -> None:
+    example = prompts.read("counterfactual_naive")["topic"]["examples"][1]["edited"]
+    lm = FakeLanguageModel(reply=lambda prompt: f"{example.upper()}</edit>")
+    (row,) = Counterfactual().rows(lm, tiny(), tiny().items[:1], seed=0)
+    assert isinstance(row, CounterfactualRow)
+    assert (row.edited, row.failure) == (None, "copied")
+
+
 @pytest.mark.parametrize(
     "raw",
     [

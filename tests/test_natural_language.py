@@ -158,6 +158,13 @@ def test_a_failed_explanation_is_counted_and_still_has_a_prediction() -> None:
     assert {r.predicted for r in rows} <= set(ANSWERS)
 
 
+def test_an_explanation_copied_from_a_demonstration_is_a_failure() -> None:
+    said = FakeLanguageModel(
+        reply=lambda prompt: f" {prompt.split('step by step. ')[1].partition(chr(10))[0]}\n"
+    )
+    assert [(r.explanation, r.failure) for r in explain(said, tiny())] == [(None, "copied")] * 3
+
+
 def test_samples_differ_by_seed_and_come_with_predictions() -> None:
     (row, *_) = explain(FakeLanguageModel(), tiny(), samples=4)
     assert len(set(row.samples)) == 4
