@@ -19,6 +19,7 @@ from quantxai.datasets import (
     calibration_texts,
     choice_text,
     dataset_names,
+    dataset_tasks,
     load_dataset,
     take,
     two_hop,
@@ -731,6 +732,14 @@ def test_names_have_descriptions() -> None:
     for name in BUILT_IN:
         assert names[name].startswith(str(len(load_dataset(name).items)))
     assert all("\n" not in text for text in names.values())
+
+
+def test_the_documentation_lists_every_set_with_its_task_and_size() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \|", text.partition("\n## Data\n")[2], re.MULTILINE)
+    assert {name: task for name, task, _ in rows} == dataset_tasks()
+    for name, _, third in rows:
+        assert name not in BUILT_IN or int(third) == len(load_dataset(name).items)
 
 
 def test_a_data_set_is_closed() -> None:
