@@ -17,6 +17,7 @@ from quantxai.config import (
     ScorerConfig,
     SweepConfig,
     VariantConfig,
+    default_scorers,
 )
 from quantxai.datasets import dataset_names
 from quantxai.options import Option, options, toml_value
@@ -45,7 +46,7 @@ def example_config() -> str:
         _table("calibration"),
         _entries("variants", "quantizer", VariantConfig, DEFAULT_VARIANTS),
         _entries("explainers", "explainer", ExplainerConfig, DEFAULT_EXPLAINERS),
-        _entries("scorers", "scorer", ScorerConfig, [{"scorer": n} for n in registry.names("scorer")]),
+        _entries("scorers", "scorer", ScorerConfig, default_scorers()),
         _table("analysis"),
     ]
     return "\n".join(part.rstrip() + "\n" for part in parts)

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.bare
 BUILT_IN = {
     "explainers": {
         "biased_features": "explainers.biased_features:BiasedFeatures",
+        "cc_shap": "explainers.cc_shap:CCSHAP",
         "chain_of_thought": "explainers.chain_of_thought:ChainOfThought",
         "counterfactual": "explainers.counterfactual:Counterfactual",
         "edit_test": "explainers.edit_test:EditTest",
@@ -26,7 +27,10 @@ BUILT_IN = {
         "natural_language": "explainers.natural_language:NaturalLanguage",
     },
     "scorers": {
+        "bartscore": "explainers.scorers.bartscore:BartScore",
+        "bertscore": "explainers.scorers.bertscore:BertScore",
         "biased_features": "explainers.scorers.faithfulness:BiasedFeaturesScorer",
+        "cc_shap": "explainers.scorers.faithfulness:CCSHAPScorer",
         "chain_of_thought": "explainers.scorers.faithfulness:ChainOfThoughtScorer",
         "crossing": "explainers.scorers.crossing:Crossing",
         "diversity": "explainers.scorers.diversity:Diversity",
@@ -34,8 +38,13 @@ BUILT_IN = {
         "edits": "explainers.scorers.edits:Edits",
         "flips": "explainers.scorers.flips:Flips",
         "perplexity": "explainers.scorers.perplexity:Perplexity",
+        "prediction": "explainers.scorers.prediction:Prediction",
         "recall": "explainers.scorers.recall:Recall",
+        "rouge": "explainers.scorers.rouge:Rouge",
+        "self_consistency": "explainers.scorers.self_consistency:SelfConsistency",
         "similarity": "explainers.scorers.similarity:Similarity",
+        "simulatability": "explainers.scorers.simulatability:Simulatability",
+        "tigerscore": "explainers.scorers.tigerscore:TigerScore",
     },
 }
 
@@ -185,7 +194,7 @@ def test_every_metric_is_scored_for_every_row(name: str, explainer: str, dataset
     for score in scores:
         assert score.value is None or type(score.value) is float
         assert score.value == score.value, "NaN is not a missing value"
-        assert kinds[score.metric] == "continuous" or score.value in (0.0, 1.0)
+        assert kinds[score.metric] == "continuous" or score.value in (None, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(
