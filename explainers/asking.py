@@ -163,8 +163,8 @@ class Asking:
         ]
         if begun is not None:
             asked = [f"{prompt} {text}" for prompt, text in zip(asked, begun, strict=True)]
-        # Without demonstrations a chat model may answer in several lines.
-        stop: tuple[str, ...] = ("\n",) if self._examples else ("\n\n",)
+        # Demonstrations show explanations of one line; without them a model may start with an empty one.
+        stop: tuple[str, ...] = ("\n",) if self._examples else ()
         if self.explains_first:
             stop += (str(self._form["answer"]),)
         return self._lm.generate(
