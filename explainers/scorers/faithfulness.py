@@ -1,4 +1,4 @@
-"""Faithfulness of explanations in words: four tests, each in numbers of its own.
+"""Faithfulness of explanations in words: four methods, each in numbers of its own.
 
 All read stored rows and ask no model anything.
 """
@@ -9,7 +9,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from explainers.biased_features import BiasedFeaturesRow
+from explainers.cc_shap import CCSHAPRow
 from explainers.chain_of_thought import ChainOfThoughtRow
 from explainers.edit_test import EditTestRow
 from explainers.scorers import rows_of
@@ -18,7 +21,7 @@ from quantxai.datasets import Dataset
 from quantxai.methods import Score, Scorer, ScoringContext
 from quantxai.records import Metric, Row
 
-__all__ = ["BiasedFeaturesScorer", "ChainOfThoughtScorer", "EditTestScorer"]
+__all__ = ["BiasedFeaturesScorer", "CCSHAPScorer", "ChainOfThoughtScorer", "EditTestScorer"]
 
 # Proportions: a change of 5 in 100 items is about what a reader would call no difference.
 _MARGIN = 0.05
@@ -168,3 +171,33 @@ class BiasedFeaturesScorer(Scorer):
                 "accuracy_drop": float(was) - float(is_now),
             }
             yield from _scores(row, values)
+
+
+class CCSHAPScorer(Scorer):
+    """CC-SHAP (Parcalabescu & Frank 2024, arXiv 2311.07466)."""
+
+    method: ClassVar[str] = "cc_shap"
+    summary: ClassVar[str] = "CC-SHAP: do prediction and explanation rest on the same words?"
+    explainers: ClassVar[frozenset[str]] = frozenset({"cc_shap"})
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric(
+            name="cc_shap",
+            kind="continuous",
+            higher_is_better=True,
+            # What the default estimate may be off by on an item (benchmarks/cc_shap.py).
+            margin=0.05,
+            unit="cosine",
+            description="Cosine of the input words' contributions to the prediction and to the explanation: "
+            "1 where both rest on the same words, -1 where what speaks for one speaks against the other. "
+            "No value without an explanation, or where no word contributes anything to one of them.",
+        ),
+    )
+
+    def scores(self, rows: Sequence[Row], dataset: Dataset, context: ScoringContext) -> Iterator[Score]:
+        """See Scorer.scores: one less the cosine distance of the contributions."""
+        for row in rows_of(rows, CCSHAPRow):
+            one, other = np.array(row.to_prediction), np.array(row.to_explanation)
+            lengths = np.linalg.norm(one) * np.linalg.norm(other)
+            yield Score(
+                row.item, row.group, "cc_shap", float(one @ other / lengths) if lengths > 0 else None
+            )
