@@ -19,6 +19,7 @@ from explainers import prompts
 from explainers.asking import Asking, Explaining, Failure, Order
 from quantxai.datasets import Dataset
 from quantxai.lm import LanguageModel
+from quantxai.methods import Work
 from quantxai.records import Item, Row, digest
 
 __all__ = ["BiasedFeatures", "BiasedFeaturesRow"]
@@ -51,6 +52,11 @@ class BiasedFeatures(Explaining):
     def digest(self) -> str:
         """Return the method's digest, the wording of the suggestion included."""
         return digest([super().digest(), prompts.fingerprint(_FILE)])
+
+    @property
+    def work(self) -> Work:
+        """See Explainer.work."""
+        return Work(4, 2) if self.order == "explain-then-predict" else Work(3, 1)
 
     def rows(self, lm: LanguageModel, dataset: Dataset, items: Sequence[Item], seed: int) -> Iterator[Row]:
         """Ask without and with a suggestion; the seed chooses demonstrations and suggested labels."""

@@ -29,6 +29,7 @@ from explainers.asking import Asking, Explaining, Failure, Order, parse_explanat
 from explainers.shapley import Coalitions, coalitions, shapley_values
 from quantxai.datasets import Dataset
 from quantxai.lm import LanguageModel
+from quantxai.methods import Work
 from quantxai.records import Item, Row, digest
 
 __all__ = ["CCSHAP", "CCSHAPRow", "Player", "masked", "players_of", "ratios"]
@@ -93,6 +94,11 @@ class CCSHAP(Explaining):
                 f"set it to {needed} or more, or lower players"
             )
         return self
+
+    @property
+    def work(self) -> Work:
+        """See Explainer.work: every masked input is read for the prediction and for the explanation."""
+        return Work(2 + 2 * min(self.coalitions, 2**self.players), 1)
 
     def rows(self, lm: LanguageModel, dataset: Dataset, items: Sequence[Item], seed: int) -> Iterator[Row]:
         """Predict and explain, then do both again with words masked; the seed chooses which together.

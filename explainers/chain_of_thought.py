@@ -21,6 +21,7 @@ from pydantic import Field, field_validator
 from explainers.asking import Explaining, Failure, Order, parse_explanation
 from quantxai.datasets import Dataset
 from quantxai.lm import LanguageModel
+from quantxai.methods import Work
 from quantxai.records import Item, Row
 
 __all__ = ["ChainOfThought", "ChainOfThoughtRow", "negated", "sentences"]
@@ -70,6 +71,11 @@ class ChainOfThought(Explaining):
                 f"order = '{order}' none precedes it; leave order out or choose edit_test or cc_shap"
             )
         return order
+
+    @property
+    def work(self) -> Work:
+        """See Explainer.work: a chain of about three sentences, and what follows the mistake."""
+        return Work(7, 2)
 
     def rows(self, lm: LanguageModel, dataset: Dataset, items: Sequence[Item], seed: int) -> Iterator[Row]:
         """Explain and predict, then predict from parts of the chain and from a mistaken one.

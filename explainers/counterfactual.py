@@ -25,7 +25,7 @@ from pydantic import Field
 from explainers import labels, prompts
 from quantxai.datasets import Dataset, Task, inference_text
 from quantxai.lm import Generation, LanguageModel
-from quantxai.methods import Explainer
+from quantxai.methods import Explainer, Work
 from quantxai.records import Item, Row, digest
 
 __all__ = ["Counterfactual", "CounterfactualRow", "Failure", "judged_text", "parse_edit"]
@@ -101,6 +101,12 @@ class Counterfactual(Explainer):
     @property
     def _file(self) -> str:
         return f"counterfactual_{self.protocol}"
+
+    @property
+    def work(self) -> Work:
+        """See Explainer.work."""
+        turns = {"naive": 1, "guided": 2, "flare": 3}[self.protocol]
+        return Work(turns + 2, turns)
 
     def rows(self, lm: LanguageModel, dataset: Dataset, items: Sequence[Item], seed: int) -> Iterator[Row]:
         """Predict, edit and predict again; the seed chooses each item's target label."""

@@ -23,6 +23,7 @@ from explainers import prompts
 from explainers.asking import Asking, Explaining, Failure, Order, parse_explanation
 from quantxai.datasets import Dataset
 from quantxai.lm import Generation, LanguageModel
+from quantxai.methods import Work
 from quantxai.records import Item, Row, digest
 
 __all__ = ["EditTest", "EditTestRow"]
@@ -82,6 +83,13 @@ class EditTest(Explaining):
     def digest(self) -> str:
         """Return the method's digest, the list of words included."""
         return digest([super().digest(), prompts.fingerprint(_WORDS)])
+
+    @property
+    def work(self) -> Work:
+        """See Explainer.work."""
+        if self.order == "explain-then-predict":
+            return Work(2 * (1 + self.candidates), 1 + self.candidates)
+        return Work(2 + self.candidates, 1)
 
     def rows(self, lm: LanguageModel, dataset: Dataset, items: Sequence[Item], seed: int) -> Iterator[Row]:
         """Predict before and after insertions; explain where one flips. The seed chooses the insertions."""

@@ -14,6 +14,7 @@ from pydantic import Field
 from explainers.asking import Explaining, Failure, Order
 from quantxai.datasets import Dataset
 from quantxai.lm import LanguageModel
+from quantxai.methods import Work
 from quantxai.records import Item, Row, digest
 
 __all__ = ["ExplanationRow", "NaturalLanguage"]
@@ -50,6 +51,11 @@ class NaturalLanguage(Explaining):
 
     samples: int = Field(default=0, ge=0, description="Further explanations, drawn at random, per item.")
     temperature: float = Field(default=0.7, gt=0, description="Temperature they are drawn at.")
+
+    @property
+    def work(self) -> Work:
+        """See Explainer.work."""
+        return Work(3 + 2 * self.samples, 1 + self.samples)
 
     def rows(self, lm: LanguageModel, dataset: Dataset, items: Sequence[Item], seed: int) -> Iterator[Row]:
         """Predict and explain; the seed chooses the demonstrations and what is sampled."""

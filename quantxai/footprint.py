@@ -272,15 +272,10 @@ def explaining_seconds(
 
 def tokens_per_item(entry: Entry) -> tuple[float, float]:
     """Return the tokens that are read and that are generated for one item."""
-    prompt = prompt_tokens(entry)
-    read = generated = 0.0
-    if "generate" in entry.explainer.needs:
-        # Answers end by themselves, about as long as the item.
-        longest = float(getattr(entry.explainer, "max_new_tokens", 64))
-        read, generated = prompt, min(longest, prompt)
-    if entry.explainer.needs - {"generate"}:
-        read += 2 * prompt
-    return read, generated
+    prompt, work = prompt_tokens(entry), entry.explainer.work
+    # Answers end by themselves, about as long as the item.
+    longest = float(getattr(entry.explainer, "max_new_tokens", 64))
+    return work.read * prompt, work.answered * min(longest, prompt)
 
 
 def cost_per_item(entry: Entry) -> float:

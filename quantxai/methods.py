@@ -40,6 +40,7 @@ __all__ = [
     "Scorer",
     "ScoringContext",
     "Unquantized",
+    "Work",
     "check_group_size",
 ]
 
@@ -273,6 +274,15 @@ def check_group_size(group_size: int, architecture: Architecture) -> None:
             )
 
 
+class Work(NamedTuple):
+    """About what one item costs, for estimates of time."""
+
+    read: float
+    """Prompts about the item that are read."""
+    answered: float
+    """Prompts that are answered at length."""
+
+
 class Explainer(Method):
     """An explanation method or interpretability probe: observes raw facts, item by item."""
 
@@ -282,6 +292,12 @@ class Explainer(Method):
     """What it asks of a model: generate, logprobs, residuals, ffn."""
     row: ClassVar[type[Row]]
     """The record of one observation; its fields become the stored columns."""
+
+    @property
+    def work(self) -> Work:
+        """Return about what one item costs: an answer and two scored prompts, where it needs such."""
+        answered = float("generate" in self.needs)
+        return Work(answered + 2 * bool(self.needs - {"generate"}), answered)
 
     @abstractmethod
     def rows(self, lm: LanguageModel, dataset: Dataset, items: Sequence[Item], seed: int) -> Iterator[Row]:
