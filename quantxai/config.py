@@ -195,7 +195,13 @@ DEFAULT_VARIANTS: tuple[dict[str, Any], ...] = (
 DEFAULT_EXPLAINERS: tuple[dict[str, Any], ...] = (
     {"explainer": "counterfactual", "dataset": "news", "n": 24, "chat": False},
     {"explainer": "counterfactual", "dataset": "inference", "n": 24, "chat": False},
-    {"explainer": "natural_language", "dataset": "inference", "n": 24, "chat": False},
+    {
+        "explainer": "natural_language",
+        "dataset": "inference",
+        "n": 24,
+        "order": "predict-then-explain",
+        "chat": False,
+    },
     {"explainer": "memorization", "dataset": "relations", "n": 216},
 )
 
