@@ -122,7 +122,7 @@ class FakeContext(ScoringContext):
     ) -> None:
         super().__init__()
         self.lm = parent or FakeLanguageModel()
-        self.judge = variant or self.lm
+        self.judge = variant or FakeLanguageModel()
         self.models = models
 
     def parent(self) -> LanguageModel:

@@ -169,7 +169,7 @@ def test_the_accuracy_of_the_independent_judge_is_noted() -> None:
     rows = [
         edit("a"),
         edit("b", gold="world"),
-        edit("c", None),
+        edit("c", None, predicted="world"),
         edit("d", original="A robot.", gold="technology"),
         edit("a", "A robot."),
     ]
