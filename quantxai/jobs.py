@@ -260,11 +260,9 @@ class LoadedModels(ScoringContext):
 
     def variant(self) -> Any:
         """See ScoringContext.variant."""
-        return (
-            self.parent()
-            if self._judge.name == self._parent.name
-            else self._loaded("variant", self._open_judge)
-        )
+        if self._judge.name == self._parent.name:
+            return None
+        return self._loaded("variant", self._open_judge)
 
     def model(self, name: str) -> Any:
         """See ScoringContext.model."""

@@ -355,8 +355,8 @@ class ScoringContext(ABC):
         """The unquantized parent, behind an engine that remembers nothing of earlier calls."""
 
     @abstractmethod
-    def variant(self) -> LanguageModel:
-        """The variant that a crossing scorer's cell belongs to, likewise.
+    def variant(self) -> LanguageModel | None:
+        """The variant that a crossing scorer's cell belongs to, likewise; null where it is the parent itself.
 
         Only one of the parent, the variant and the models asked for by name is in memory at a time.
         """

@@ -216,7 +216,7 @@ class _Sweep:
         ready = [c for c in self.plan.scores if not self.store.has(c.key) and self._explained(c)]
         if not ready:
             return
-        # The parent as its own judge is loaded for the others anyway.
+        # The parent's judgement of its own edits is in its rows.
         crossed = [c for c in ready if c.judge is not None and c.judge is not self.plan.parent]
         # As many processes as may run at a time, so that models are loaded seldom; each gets some scorers
         # on one data set and the others on the next, so that the costly ones are spread.

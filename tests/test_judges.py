@@ -406,6 +406,17 @@ def test_the_variant_judges_what_the_parent_wrote() -> None:
         found = scored(Crossing(), [edit("a"), edit("b", None)], FakeContext(fixed, variant))
         assert [found["a", name] for name in names] == expected
         assert [found["b", name] for name in names] == [0, 0]
+
+    asked = fixed.asked("choices")
+
+    class OfTheParent(FakeContext):
+        def variant(self) -> None:
+            return None
+
+    found = scored(Crossing(), [edit("a"), edit("b", None)], OfTheParent(fixed))
+    assert [found["a", name] for name in names] == [1, 1], "what its row holds"
+    assert [found["b", name] for name in names] == [0, 0]
+    assert fixed.asked("choices") == asked
     assert names == ["variant_soft_flip_of_parent_edits", "variant_hard_flip_of_parent_edits"]
 
 
@@ -512,12 +523,12 @@ def test_a_process_holds_one_language_model_at_a_time(
     assert loads.names == ["full", "rtn-3", "full", tiny_path.name]
 
 
-def test_the_parent_as_its_own_judge_is_loaded_once(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parent_is_not_loaded_to_judge_itself(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full, loads = plan_of(tiny_path).parent, Loads()
     monkeypatch.setattr(jobs, "open_lm", lambda variant, *_: loads.load(variant.name))
     context = jobs.LoadedModels(full, full, tiny_path, 4096, print)
-    assert context.parent() is context.variant()
-    assert loads.names == ["full"]
+    assert context.variant() is None
+    assert loads.names == []
 
 
 def with_edits(row: Any, number: int, judge: Judge, lm: Any, data: Dataset) -> Any:

@@ -16,6 +16,7 @@ from explainers.counterfactual import CounterfactualRow
 from explainers.scorers import judges, rows_of
 from explainers.scorers.flips import proportion
 from quantxai.datasets import Dataset
+from quantxai.lm import LanguageModel
 from quantxai.methods import Score, Scorer, ScoringContext
 from quantxai.records import Metric, Row, digest
 
@@ -53,13 +54,22 @@ class Crossing(Scorer):
     def scores(self, rows: Sequence[Row], dataset: Dataset, context: ScoringContext) -> Iterator[Score]:
         """See Scorer.scores; the rows are the parent's, and a failed edit is no flip."""
         edits = rows_of(rows, CounterfactualRow)
-        found = judges.flips(
-            "variant",
-            lambda: judges.Prompted(context.variant, dataset, "the variant"),
-            edits,
-            dataset,
-            context,
-        )
-        for row, values in zip(edits, found.flips, strict=True):
+        for row, values in zip(edits, _flips(edits, dataset, context), strict=True):
             for metric, value in zip(self.metrics, values, strict=True):
                 yield Score(row.item, row.group, metric.name, value)
+
+
+def _flips(
+    edits: Sequence[CounterfactualRow], dataset: Dataset, context: ScoringContext
+) -> list[tuple[float, float]]:
+    if context.variant() is None:
+        return [judges.own_flips(row) for row in edits]
+
+    def variant() -> LanguageModel:
+        lm = context.variant()
+        assert lm is not None
+        return lm
+
+    return judges.flips(
+        "variant", lambda: judges.Prompted(variant, dataset, "the variant"), edits, dataset, context
+    ).flips

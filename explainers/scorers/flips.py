@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-import numpy as np
 from pydantic import Field
 
 from explainers import labels
@@ -118,13 +117,6 @@ class Flips(Scorer):
             known = judges.accuracy(by_other.before, edits, dataset)
             context.note("independent_judge", {"judge": by_other.judge.description, **known})
         for row, parent, other in zip(edits, by_parent.flips, by_other.flips, strict=True):
-            values = (*_own_flips(row), *parent, *other, float(row.edited is None))
+            values = (*judges.own_flips(row), *parent, *other, float(row.edited is None))
             for metric, value in zip(self.metrics, values, strict=True):
                 yield Score(row.item, row.group, metric.name, value)
-
-
-def _own_flips(row: CounterfactualRow) -> tuple[float, float]:
-    if row.edited is None:
-        return 0.0, 0.0
-    label = row.labels[int(np.argmax(row.edited_scores or ()))]
-    return float(label != row.predicted), float(label == row.target)

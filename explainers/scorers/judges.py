@@ -37,6 +37,7 @@ __all__ = [
     "fingerprint",
     "flips",
     "independent",
+    "own_flips",
     "training_items",
 ]
 
@@ -255,6 +256,14 @@ def flips(
             new = next(after)
             found[place] = float(new != old), float(new == row.target)
     return Flips(made, before, found)
+
+
+def own_flips(row: CounterfactualRow) -> tuple[float, float]:
+    """Return soft and hard flip by the model that wrote the edit, which the row holds; 0 for a failed one."""
+    if row.edited is None:
+        return 0.0, 0.0
+    label = row.labels[int(np.argmax(row.edited_scores or ()))]
+    return float(label != row.predicted), float(label == row.target)
 
 
 def accuracy(found: Sequence[str], rows: Sequence[CounterfactualRow], dataset: Dataset) -> dict[str, Any]:
