@@ -39,6 +39,7 @@ class SelfConsistency(Scorer):
             kind="continuous",
             # A model that always gives one answer agrees with itself, too: no direction is quality.
             higher_is_better=None,
+            # As for rates: 5 in 100 samples.
             margin=0.05,
             unit="proportion",
             description="Share of the sampled explanations that lead to the same prediction as the greedy one. No "

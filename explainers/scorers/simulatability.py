@@ -13,7 +13,9 @@ of items in either group. Compared between variants, a half covers the items tha
 
 The paper fine-tunes the judge on the model's answers. Here it is a language model that is shown a few worked
 examples with gold answers and gold explanations, the same for every variant, and calibrated on further ones (see
-explainers.labels); the answer words are compared as the next token, so that a judge always answers.
+explainers.labels); the answer words are compared as the next token, so that a judge always answers. SmolLM2-135M,
+given gold explanations, predicts 61 % of the gold labels of 36 built-in inference pairs, 56 % from the pairs alone
+and 58 % from the explanations alone (chance 33 %): a weak judge that a larger model should replace.
 """
 
 from __future__ import annotations
