@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-__all__ = ["continued", "growing_cache", "layers_of"]
+__all__ = ["continued", "growing_cache", "layers_of", "merged"]
 
 ROOM = 32
 """Tokens that cached keys and values can grow by before they are moved."""
@@ -54,9 +55,29 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not 
         return self.keys, self.values
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """See DynamicLayer.batch_select_indices."""
-        super().batch_select_indices(indices)
-        self._room = None
+        """See DynamicLayer.batch_select_indices. There is room for ROOM more tokens again."""
+        self.fill([(self, indices)], self.get_seq_length())
+
+    def fill(self, parts: Sequence[tuple[DynamicLayer, torch.Tensor]], width: int) -> None:
+        """Take over chosen rows of layers, their last `width` tokens; shorter ones are padded on the left."""
+        keys = _aligned([(layer.keys, rows) for layer, rows in parts], width)
+        values = _aligned([(layer.values, rows) for layer, rows in parts], width)
+        if not self.is_initialized:
+            self.lazy_initialization(keys, values)
+        self._room = keys, values
+        self.keys, self.values = keys[..., :width, :], values[..., :width, :]
+
+
+def _aligned(parts: Sequence[tuple[torch.Tensor, torch.Tensor]], width: int) -> torch.Tensor:
+    """Chosen rows of [rows, heads, tokens, dimension], aligned on the right at `width`, and ROOM behind."""
+    heads, _, dimension = parts[0][0].shape[1:]
+    wide = parts[0][0].new_zeros((sum(len(rows) for _, rows in parts), heads, width + ROOM, dimension))
+    start = 0
+    for states, rows in parts:
+        size = min(width, states.shape[2])
+        wide[start : start + len(rows), :, width - size : width] = states[rows, :, -size:]
+        start += len(rows)
+    return wide
 
 
 def _widened(states: torch.Tensor, width: int) -> torch.Tensor:
@@ -79,3 +100,28 @@ def layers_of(cache: Any, count: int) -> list[Any]:
     while len(cache.layers) < count:
         cache.layers.append(cache.layer_class_to_replicate())
     return list(cache.layers)
+
+
+def merged(parts: Sequence[tuple[Any, torch.Tensor, Sequence[int]]], config: Any) -> tuple[Any, torch.Tensor]:
+    """Chosen rows of caches as one cache, and its mask.
+
+    Args:
+        parts: cache, mask [rows, tokens] and rows to keep; more than one only where all attention is full,
+            since keys and values then mean the same in whichever column they stand.
+        config: the model's.
+    """
+    if len(parts) == 1:
+        cache, mask, keep = parts[0]
+        if len(keep) < len(mask):
+            rows = torch.tensor(keep, device=mask.device)
+            cache.batch_select_indices(rows)
+            mask = mask[rows]
+        return cache, mask
+    chosen = [torch.tensor(keep, device=mask.device) for _, mask, keep in parts]
+    masks = [mask[rows] for (_, mask, _), rows in zip(parts, chosen, strict=True)]
+    # Columns on the left that are padding in every row would only be carried along.
+    width = max(m.shape[1] - int(m.any(0).int().argmax()) for m in masks)
+    cache = growing_cache(config)
+    for index, layer in enumerate(layers_of(cache, len(parts[0][0].layers))):
+        layer.fill([(c.layers[index], rows) for (c, _, _), rows in zip(parts, chosen, strict=True)], width)
+    return cache, torch.cat([torch.nn.functional.pad(m, (width - m.shape[1], 0)) for m in masks])

@@ -15,8 +15,7 @@ batched beyond floating-point tolerance.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,11 +24,15 @@ from numpy.typing import NDArray
 
 from quantxai.caches import continued, growing_cache, layers_of
 from quantxai.errors import InputError, ModelError
+from quantxai.generation import Batch, Ending, Sampling
 from quantxai.lm import Continuation, Generation
 from quantxai.prefixes import LOGIT_BYTES, Prefixes, Row, States, fitting, in_batch_order, shared_prefixes
 from quantxai.tokenized import TokenizedModel
 
 __all__ = ["TransformersModel"]
+
+REFILL = 0.25
+"""Prompts join a running batch once there is room for this share of it: each time, it is copied."""
 
 
 class TransformersModel(TokenizedModel):
@@ -56,11 +59,11 @@ class TransformersModel(TokenizedModel):
         self.batch_tokens = batch_tokens
         self.tick = tick
         self.device = next(model.parameters()).device
-        self._shares_prefixes = _shares_prefixes(model.config)
+        self._full_attention = _full_attention(model.config)
         self._known = Prefixes()
         end = getattr(model.generation_config, "eos_token_id", None)
         end = tokenizer.eos_token_id if end is None else end
-        self._end_ids = set(end) if isinstance(end, list | tuple) else {end}
+        self._end_ids = frozenset(end if isinstance(end, list | tuple) else [end])
 
     def anew(self) -> TransformersModel:
         """Return an engine on the same model that remembers nothing of the calls before."""
@@ -69,19 +72,24 @@ class TransformersModel(TokenizedModel):
     # -- the interface ---------------------------------------------------------------------------
 
     def generate(
-        self, prompts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
     ) -> list[Generation]:
-        """See LanguageModel.generate."""
-        if max_new_tokens < 1:
-            raise InputError(f"max_new_tokens = {max_new_tokens}: at least 1 token has to be generated")
+        """See LanguageModel.generate.
+
+        Raises:
+            InputError: no token is to be generated, a prompt is empty or too long, the temperature is below
+                0 or comes without a seed for each prompt.
+        """
+        sampling = Sampling(prompts, temperature, seeds)
         tokens = [self._encode(p) for p in prompts]
         self._check_lengths(tokens, max_new_tokens)
-        results: dict[int, Generation] = {}
-
-        def run(rows: list[Row]) -> None:
-            results.update(self._continue(rows, self._forward(rows, 1), max_new_tokens, tuple(stop)))
-
-        self._run(self._rows(tokens, [1] * len(tokens)), max_new_tokens, 1, run)
+        results = self._generate(tokens, self._ending(max_new_tokens, stop), sampling)
         return [results[i] for i in range(len(prompts))]
 
     def generate_and_score(
@@ -97,18 +105,16 @@ class TransformersModel(TokenizedModel):
         scored = [self._encode_added(c) for c in continuations]
         if not all(scored):
             raise InputError("a continuation to score has no tokens; give it at least one character")
-        extra = max([max_new_tokens, *map(len, scored)])
-        self._check_lengths(tokens, extra)
-        generations: dict[int, Generation] = {}
+        self._check_lengths(tokens, max([max_new_tokens, *map(len, scored)]))
         continued: dict[int, Continuation] = {}
 
-        def run(rows: list[Row]) -> None:
-            state = self._forward(rows, 1)
-            found = self._score_next(*state, [scored[r.index] for r in rows])
+        def score(rows: list[Row], logits: torch.Tensor, cache: Any, mask: torch.Tensor) -> None:
+            found = self._score_next(logits, cache, mask, [scored[r.index] for r in rows])
             continued.update((r.index, c) for r, c in zip(rows, found, strict=True))
-            generations.update(self._continue(rows, state, max_new_tokens, tuple(stop)))
 
-        self._run(self._rows(tokens, [1] * len(tokens)), extra, max(map(len, scored), default=1), run)
+        longest = max(map(len, scored), default=1)
+        ending = self._ending(max_new_tokens, stop)
+        generations = self._generate(tokens, ending, Sampling(), longest, score)
         return [(generations[i], continued[i]) for i in range(len(prompts))]
 
     def logprobs(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Continuation]:
@@ -129,7 +135,7 @@ class TransformersModel(TokenizedModel):
                 scored = pairs[wanted[row.index]][1]
                 results[wanted[row.index]] = _continuation(row_logits[-scored - 1 : -1], row.rest[-scored:])
 
-        self._run(rows, 0, max((s for _, s in pairs), default=0) + 1, run)
+        self._run(rows, max((s for _, s in pairs), default=0) + 1, run)
         return [results[i] for i in range(len(pairs))]
 
     def choices(self, prompts: Sequence[str], choices: Sequence[str]) -> NDArray[np.float64]:
@@ -145,37 +151,43 @@ class TransformersModel(TokenizedModel):
             for row, values in zip(batch, picked, strict=True):
                 out[row.index] = values
 
-        self._run(self._rows(tokens, [1] * len(tokens)), 0, 1, run)
+        self._run(self._rows(tokens, [1] * len(tokens)), 1, run)
         return out
 
     # -- batches ---------------------------------------------------------------------------------
 
     def _rows(self, tokens: Sequence[Sequence[int]], reserve: Sequence[int]) -> list[Row]:
-        if self._shares_prefixes:
+        if self._full_attention:
             rows = [self._known.fit(r, reserve[r.index]) for r in shared_prefixes(tokens, reserve)]
             return sorted(rows, key=in_batch_order)
         rows = [Row(i, (), tuple(t)) for i, t in enumerate(tokens)]
         return sorted(rows, key=lambda r: (r.length, r.index))
 
-    def _run(self, rows: list[Row], extra: int, logits: int, run: Callable[[list[Row]], None]) -> None:
+    def _run(self, rows: list[Row], logits: int, run: Callable[[list[Row]], None]) -> None:
         """Call `run` on batches within the budget, halving it whenever memory runs out."""
-        vocabulary = int(self.model.config.get_text_config().vocab_size)
         with torch.inference_mode():
             while rows:
-                most = max(1, LOGIT_BYTES // (4 * vocabulary * logits))
-                batch = rows[: min(most, fitting(rows, self.batch_tokens, extra))]
+                batch = rows[: min(self._most(logits), fitting(rows, self.batch_tokens, 0))]
                 try:
                     run(batch)
                 except torch.OutOfMemoryError:
-                    if len(batch) == 1:
-                        raise
-                    self._known = Prefixes()
-                    torch.cuda.empty_cache()
-                    self.batch_tokens = max(self.batch_tokens // 2, 1)
+                    self._halve(len(batch))
                     continue
                 rows = rows[len(batch) :]
                 if self.tick:
                     self.tick(len(batch))
+
+    def _most(self, logits: int) -> int:
+        """Rows of which that many logits each may be held."""
+        return max(1, LOGIT_BYTES // (4 * int(self.model.config.get_text_config().vocab_size) * logits))
+
+    def _halve(self, rows: int) -> None:
+        """Halve the budget after so many rows ran out of memory; called while that error is handled."""
+        if rows == 1:
+            raise
+        self._known = Prefixes()
+        torch.cuda.empty_cache()
+        self.batch_tokens = max(self.batch_tokens // 2, 1)
 
     def _forward(self, batch: list[Row], keep: int) -> tuple[torch.Tensor, Any, torch.Tensor]:
         """Run a batch; return logits [rows, keep, vocabulary], the cache and the mask so far."""
@@ -252,51 +264,67 @@ class TransformersModel(TokenizedModel):
             for start, rest, t in zip(first, after.logits, tokens, strict=True)
         ]
 
-    def _continue(
+    def _generate(
         self,
-        batch: list[Row],
-        state: tuple[torch.Tensor, Any, torch.Tensor],
-        max_new_tokens: int,
-        stop: tuple[str, ...],
-    ) -> Iterator[tuple[int, Generation]]:
-        """Generate from prompts whose last logits, cache and mask are given."""
-        logits, cache, mask = state
-        live = list(range(len(batch)))
-        made: list[list[int]] = [[] for _ in batch]
+        tokens: Sequence[Sequence[int]],
+        ending: Ending,
+        sampling: Sampling,
+        scored: int = 1,
+        observe: Callable[[list[Row], torch.Tensor, Any, torch.Tensor], None] | None = None,
+    ) -> dict[int, Generation]:
+        """Continue all prompts; whoever is waiting takes the places of those that end.
+
+        Args:
+            tokens: of each prompt.
+            ending: what ends a text.
+            sampling: how tokens are chosen.
+            scored: most tokens of a prompt that `observe` scores.
+            observe: called with each group of prompts that was run, its last logits, cache and mask.
+        """
+        extra = max(ending.max_new_tokens, scored)
+        waiting = self._rows(tokens, [1] * len(tokens))
         done: dict[int, Generation] = {}
-        for step in itertools.count(1):
-            following = logits[:, -1].argmax(-1)
-            keep: list[int] = []
-            for place, (row, token) in enumerate(zip(live, following.tolist(), strict=True)):
-                result = self._advance(made[row], token, step == max_new_tokens, stop)
-                if result is None:
-                    keep.append(place)
-                else:
-                    done[row] = result
-            if not keep:
-                break
-            if len(keep) < len(live):
-                select = torch.tensor(keep, device=self.device)
-                cache.batch_select_indices(select)
-                mask, following = mask[select], following[select]
-                live = [live[p] for p in keep]
-            mask = torch.cat([mask, mask.new_ones((len(live), 1))], dim=1)
-            out = self._call(following[:, None], mask, cache, 1)
-            logits, cache = out.logits, out.past_key_values
-        return iter([(batch[row].index, done[row]) for row in range(len(batch))])
+        batch = Batch(self._step, self.model.config, ending, sampling)
+        with torch.inference_mode():
+            while waiting or batch:
+                joining = self._joining(waiting, batch, extra, scored)
+                waiting = waiting[len(joining) :]
+                try:
+                    if joining:
+                        logits, cache, mask = self._forward(joining, 1)
+                        if observe:
+                            observe(joining, logits, cache, mask)
+                        ended = batch.join(joining, logits[:, -1], cache, mask)
+                    else:
+                        ended = batch.step()
+                except torch.OutOfMemoryError:
+                    self._halve(len({*joining, *batch.rows}))
+                    waiting = sorted({*joining, *batch.rows, *waiting}, key=in_batch_order)
+                    batch = Batch(self._step, self.model.config, ending, sampling)
+                    continue
+                done |= ended
+                if self.tick and ended:
+                    self.tick(len(ended))
+        return done
 
-    def _advance(self, made: list[int], token: int, last: bool, stop: tuple[str, ...]) -> Generation | None:
-        """Add a token to a sequence; return the finished generation once it has ended."""
-        if token in self._end_ids:
-            return Generation(self._decode(made), len(made), "end")
-        made.append(token)
-        text = self._decode(made)
-        at = min((p for s in stop if (p := text.find(s)) >= 0), default=-1)
-        if at >= 0:
-            return Generation(text[:at], len(made), "stop")
-        return Generation(text, len(made), "length") if last else None
+    def _joining(self, waiting: list[Row], batch: Batch, extra: int, scored: int) -> list[Row]:
+        """The first of those waiting that are to join the batch now."""
+        if batch and not self._full_attention:
+            return []
+        room = fitting(waiting, self.batch_tokens, extra, len(batch), batch.width)
+        if room < min(len(waiting), len(batch) * REFILL):
+            return []
+        return waiting[: min(room, self._most(scored))]
 
-    def _decode(self, ids: list[int]) -> str:
+    def _step(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> Any:
+        return self._call(ids, mask, cache, 1)
+
+    def _ending(self, max_new_tokens: int, stop: Sequence[str]) -> Ending:
+        if max_new_tokens < 1:
+            raise InputError(f"max_new_tokens = {max_new_tokens}: at least 1 token has to be generated")
+        return Ending(max_new_tokens, tuple(stop), self._end_ids, self._decode)
+
+    def _decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
@@ -313,8 +341,8 @@ def _continuation(logits: torch.Tensor, tokens: Sequence[int]) -> Continuation:
     return Continuation(tuple(gold[:, 0].tolist()), tuple(ranks.tolist()))
 
 
-def _shares_prefixes(config: Any) -> bool:
-    """Whether cached keys and values of a prefix can be handed to other rows: full attention only."""
+def _full_attention(config: Any) -> bool:
+    """Whether cached keys and values can be handed to other rows and columns."""
     text = config.get_text_config()
     kinds = getattr(text, "layer_types", None)
     if kinds is not None:

@@ -129,19 +129,27 @@ class Prefixes:
             self._states.popitem(last=False)
 
 
-def fitting(rows: Sequence[Row], budget: int, extra: int) -> int:
-    """Return how many of the first rows make the next batch; at least one.
+def fitting(rows: Sequence[Row], budget: int, extra: int, running: int = 0, width: int = 0) -> int:
+    """Return how many of the first rows make the next batch; at least one, unless they join another.
 
     Within the token budget, padded to the longest; without mixing rows with and without a prefix, since
     the latter would only be padding there; and, when nothing is to be generated, only until padding
     would exceed a fifth of a batch that is large enough to keep the processor busy.
+
+    Args:
+        rows: those waiting, in batch order.
+        budget: most tokens of the batch.
+        extra: tokens that are generated after each row.
+        running: rows of the batch they join.
+        width: its tokens a row so far.
     """
     prefix = rest = count = 0
     for row in rows:
         prefix, rest = max(prefix, len(row.prefix)), max(rest, len(row.rest))
-        over = (count + 1) * (prefix + rest + extra) > budget
+        over = (running + count + 1) * (max(prefix + rest, width) + extra) > budget
         wasteful = not extra and count * rest >= BUSY_TOKENS and len(rows[0].rest) < 0.8 * rest
-        if count and (over or wasteful or bool(row.prefix) != bool(rows[0].prefix)):
+        mixed = bool(row.prefix) != bool(rows[0].prefix)
+        if (running + count) and (over or wasteful or mixed):
             break
         count += 1
     return count
