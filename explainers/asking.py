@@ -9,6 +9,7 @@ that are not shown (see explainers.labels). Questions and openings are files in 
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -112,6 +113,7 @@ class Asking:
         shown, held_out = _demonstrations(dataset, how.shots, seed)
         self._shown = {item.fields.get("explanation") for item in shown} - {None}
         self._examples = tuple((self._example(item),) for item in shown)
+        self._held_out = held_out
         # Balanced over the labels, and with gold explanations, so that the prior is no label's.
         gold = [item.fields.get("explanation", "") for item in held_out]
         self._prior = self._choices(held_out, gold).mean(axis=0)
@@ -128,11 +130,14 @@ class Asking:
 
         Args:
             items: what is asked about.
-            explanations: what precedes each answer, where explanations come first.
+            explanations: what precedes each answer, where explanations come first; where one is empty,
+                calibrated on demonstrations without.
         """
         if not items:
             return np.empty((0, len(self.labels)))
-        scores = self._choices(items, explanations) - self._prior
+        known = explanations or [""] * len(items)
+        priors = [self._bare_prior if self.explains_first and not text else self._prior for text in known]
+        scores = self._choices(items, explanations) - np.array(priors)
         return np.asarray(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
 
     def best(self, scores: NDArray[np.float64]) -> list[str]:
@@ -190,12 +195,12 @@ class Asking:
         """
         if self.explains_first:
             generated = self.explain(items, temperature=temperature, seeds=seeds)
-            found = [self._read(g) for g in generated]
+            found = [self.read(g) for g in generated]
             scores = self.predict(items, [text or "" for text, _ in found])
         else:
             scores = self.predict(items)
             generated = self.explain(items, self.best(scores), temperature=temperature, seeds=seeds)
-            found = [self._read(g) for g in generated]
+            found = [self.read(g) for g in generated]
         return Answered(
             scores=scores,
             predicted=self.best(scores),
@@ -204,7 +209,8 @@ class Asking:
             failures=[failure for _, failure in found],
         )
 
-    def _read(self, generation: Generation) -> tuple[str | None, Failure | None]:
+    def read(self, generation: Generation) -> tuple[str | None, Failure | None]:
+        """Return what `parse_explanation` does; a demonstration's explanation is none (copied)."""
         text, failure = parse_explanation(generation)
         return (None, "copied") if text in self._shown else (text, failure)
 
@@ -230,6 +236,11 @@ class Asking:
     def _choices(self, items: Sequence[Item], explanations: Sequence[str] | None) -> NDArray[np.float64]:
         words = [f" {word}" for word in self.words]
         return self._lm.choices(self._answer_prompts(items, explanations), words)
+
+    @functools.cached_property
+    def _bare_prior(self) -> NDArray[np.float64]:
+        """The prior of answers without an explanation, where explanations come first."""
+        return np.asarray(self._choices(self._held_out, None).mean(axis=0))
 
     def _answer(self, label: str) -> str:
         return f"{self._form['answer']} {self.words[self.labels.index(label)]}"

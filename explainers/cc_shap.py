@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from explainers.asking import Asking, Explaining, Failure, Order, parse_explanation
+from explainers.asking import Asking, Explaining, Failure, Order
 from explainers.shapley import Coalitions, coalitions, shapley_values
 from quantxai.datasets import Dataset
 from quantxai.lm import LanguageModel
@@ -112,7 +112,7 @@ class CCSHAP(Explaining):
         predicted = asking.best(asking.predict(items, nothing))
         generated = asking.explain(items, None if asking.explains_first else predicted)
         for item, label, generation in zip(items, predicted, generated, strict=True):
-            explanation, failure = parse_explanation(generation)
+            explanation, failure = asking.read(generation)
             players = players_of(item, asking.parts, self.players)
             rng = np.random.default_rng(int(digest([seed, item.id])[:16], 16))
             asked = coalitions(len(players), self.coalitions, rng)

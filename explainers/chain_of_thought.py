@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from explainers.asking import Explaining, Failure, Order, parse_explanation
+from explainers.asking import Explaining, Failure, Order
 from quantxai.datasets import Dataset
 from quantxai.lm import LanguageModel
 from quantxai.methods import Work
@@ -93,7 +93,7 @@ class ChainOfThought(Explaining):
         wrong = {i: negated(chains[i][places[i]]) for i in done}
         begun = [" ".join([*chains[i][: places[i]], wrong[i]]) for i in done]
         generated = asking.explain([items[i] for i in done], begun=begun) if done else []
-        rest = {i: parse_explanation(g)[0] or "" for i, g in zip(done, generated, strict=True)}
+        rest = {i: asking.read(g)[0] or "" for i, g in zip(done, generated, strict=True)}
         mistaken = [(i, f"{text} {rest[i]}".rstrip()) for i, text in zip(done, begun, strict=True)]
         asked = cut + mistaken
         scores = asking.predict([items[i] for i, _ in asked], [text for _, text in asked])

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import Field
 
 from explainers import prompts
-from explainers.asking import Asking, Explaining, Failure, Order, parse_explanation
+from explainers.asking import Asking, Explaining, Failure, Order
 from quantxai.datasets import Dataset
 from quantxai.lm import Generation, LanguageModel
 from quantxai.methods import Work
@@ -128,7 +128,7 @@ class EditTest(Explaining):
                 flipped=len(flips[number]),
             )
             if number in answered:
-                observed = observed.model_copy(update=_found(inserted[number], answered[number]))
+                observed = observed.model_copy(update=_found(asking, inserted[number], answered[number]))
             yield observed
 
 
@@ -159,8 +159,8 @@ def _answers(asking: Asking, items: Sequence[Item]) -> list[_Answer]:
     return [_Answer(label) for label in asking.best(asking.predict(items))]
 
 
-def _found(insertion: _Insertion, answer: _Answer) -> dict[str, Any]:
-    explanation, failure = parse_explanation(answer.generated) if answer.generated else (None, None)
+def _found(asking: Asking, insertion: _Insertion, answer: _Answer) -> dict[str, Any]:
+    explanation, failure = asking.read(answer.generated) if answer.generated else (None, None)
     return {
         "inserted": insertion.word,
         "place": insertion.place,

@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes import FakeContext, FakeLanguageModel, query
 
 from explainers import prompts
+from explainers.asking import Asking
 from explainers.biased_features import BiasedFeatures, BiasedFeaturesRow
 from explainers.chain_of_thought import ChainOfThought, ChainOfThoughtRow, negated, sentences
 from explainers.edit_test import EditTest, EditTestRow
@@ -149,6 +151,14 @@ def test_the_inserted_words_are_the_same_whatever_the_model() -> None:
     assert asked[0][2:10] != asked[0][10:], "another item is tried with other words"
 
 
+def test_an_explanation_copied_from_a_demonstration_is_none() -> None:
+    item = pair("a", "The dog moves fast.")
+    lm = says(lambda q: "neutral" if listed() & set(q.split()) else "entailment", lambda p: " Because.\n")
+    (row,) = observe(EditTest(), lm, item)
+    assert row.inserted is not None
+    assert (row.failure, row.explanation, row.raw) == ("copied", None, " Because.")
+
+
 def edited(**changes: Any) -> EditTestRow:
     values = {
         "item": "a", "group": "g", "part": "hypothesis", "original": "A dog runs.", "gold": "neutral",
@@ -214,6 +224,29 @@ def test_the_mistake_of_an_item_is_in_the_same_place_whatever_comes_along() -> N
     (alone,) = observe(ChainOfThought(), says(lambda q: "neutral", lambda p: long), items[4])
     assert alone == rows[4]
     assert len({row.mistake for row in rows}) > 1
+
+
+def test_an_answer_without_a_chain_is_calibrated_on_answers_without_one() -> None:
+    """A model that leans to "Maybe" without a chain and to "No" with one, whatever is asked, knows nothing."""
+
+    def lean(question: str) -> str:
+        thought = question.rpartition("step by step.")[2].partition("\nSo the answer is")[0].strip()
+        if '"It runs."' in question and thought:
+            return "entailment"
+        return "contradiction" if thought else "neutral"
+
+    (row,) = observe(ChainOfThought(), says(lean), pair("a", "It runs."))
+    assert row.predicted == "entailment"
+    # All labels are as likely as ever: the first one, as with any tie.
+    assert row.early == ["entailment"]
+    asked = asking(says(lean))
+    scores = asked.predict([pair("a", "It runs.")] * 2, ["", "It is."])
+    np.testing.assert_allclose(np.exp(scores[0]), 1 / 3)
+    assert scores[1, 0] > -0.1
+
+
+def asking(lm: FakeLanguageModel) -> Asking:
+    return ChainOfThought().asking(lm, pairs(), seed=0)
 
 
 def chain(early: list[str], **changes: Any) -> ChainOfThoughtRow:

@@ -198,6 +198,4 @@ class CCSHAPScorer(Scorer):
         for row in rows_of(rows, CCSHAPRow):
             one, other = np.array(row.to_prediction), np.array(row.to_explanation)
             lengths = np.linalg.norm(one) * np.linalg.norm(other)
-            yield Score(
-                row.item, row.group, "cc_shap", float(one @ other / lengths) if lengths > 0 else None
-            )
+            yield Score(row.item, row.group, "cc_shap", float(one @ other / lengths) if lengths > 0 else None)
