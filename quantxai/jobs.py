@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from quantxai.checkpoints import load_dense, load_tokenizer
 from quantxai.conditions import conditions
+from quantxai.datasets import Dataset
 from quantxai.errors import ModelError
 from quantxai.fitting import fitted_dataset
 from quantxai.methods import Explainer, ScoringContext
@@ -187,6 +188,7 @@ class ScoreRows(Job):
     def __call__(self, send: Send) -> None:
         """See Job."""
         store = Store(self.run)
+        fit, datasets = self._fitting(), dict[str, Dataset]()
         context = LoadedModels(
             self.parent_variant,
             self.judge,
@@ -198,7 +200,10 @@ class ScoreRows(Job):
             start = time.perf_counter()
             context.notes = {}
             try:
-                table = self._table(cell, store, context)
+                digest = cell.entry.dataset_digest
+                if digest not in datasets:
+                    datasets[digest] = fit(cell.entry.dataset)
+                table = self._table(cell, store, context, datasets[digest])
             except Exception as error:  # one failing cell must not take the others with it
                 store.fail(cell.key, describe(error), traceback.format_exc())
                 send("failed", (cell.key, describe(error)))
@@ -208,12 +213,22 @@ class ScoreRows(Job):
             store.write(cell.key, table, {**meta, "notes": context.notes} if context.notes else meta)
             send("done", (cell.key, 0, seconds))
 
-    def _table(self, cell: ScoreCell, store: Store, context: ScoringContext) -> Any:
+    def _fitting(self) -> Callable[[Dataset], Dataset]:
+        """Return what cuts a data set as it was cut for the variants, which share the parent's tokenizer."""
+        tokenizer, context = load_tokenizer(self.parent), architecture(self.parent).context
+
+        def fit(dataset: Dataset) -> Dataset:
+            shorter, items = fitted_dataset(dataset, dataset.items, tokenizer, context)
+            return shorter.model_copy(update={"items": tuple(items)})
+
+        return fit
+
+    def _table(self, cell: ScoreCell, store: Store, context: ScoringContext, dataset: Dataset) -> Any:
         import pyarrow as pa
 
         row_class = cell.entry.explainer.row
         rows = [row for key in cell.rows for row in table_to_rows(store.read(key), row_class)]
-        scores = list(cell.scorer.scores(rows, cell.entry.dataset, context))
+        scores = list(cell.scorer.scores(rows, dataset, context))
         return pa.table(
             {
                 "item": pa.array([s.item for s in scores], pa.string()),

@@ -181,6 +181,12 @@ def test_scorers_describe_their_metrics(name: str) -> None:
         assert len(metric.description) > 30
 
 
+def test_metric_names_mean_one_thing() -> None:
+    """Summaries and the report's table of items know metrics by name; every explainer's failures are one."""
+    names = [m.name for scorer in SCORERS.values() for m in scorer.metrics if m.name != "failure"]
+    assert sorted(set(names)) == sorted(names)
+
+
 @pytest.mark.parametrize(
     ("name", "explainer", "dataset"), [(name, *pair) for name in SCORERS for pair in readable(name)]
 )

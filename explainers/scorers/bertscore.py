@@ -74,14 +74,14 @@ class BertScore(Scorer):
     explainers: ClassVar[frozenset[str]] = frozenset({"natural_language"})
     metrics: ClassVar[tuple[Metric, ...]] = (
         _metric(
-            "precision",
+            "bertscore_precision",
             f"How well the gold explanation covers the explanation's tokens, 1 at most. {_ENCODER}",
         ),
         _metric(
-            "recall",
+            "bertscore_recall",
             f"How well the explanation covers the gold explanation's tokens, 1 at most. {_ENCODER}",
         ),
-        _metric("f1", f"Harmonic mean of precision and recall, 1 for the same text. {_ENCODER}"),
+        _metric("bertscore_f1", f"Harmonic mean of precision and recall, 1 for the same text. {_ENCODER}"),
         _metric(
             "sentence_cosine",
             "Cosine of the sentence embeddings (all-MiniLM-L6-v2) of explanation and gold explanation; 1 means the "
