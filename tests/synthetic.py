@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,8 @@ _SENTENCES = (
     "Rescue teams dug through collapsed apartment blocks in northern Chile on Tuesday",
 )
 _LABELS = ("world", "sports", "business", "technology")
+_RELATIONS = ("entailment", "neutral", "contradiction")
+_TASKS = {"news": "topic", "relations": "recall", "inference": "inference"}
 _FACTS = (
     ("The capital city of {} is", ("France Paris", "Japan Tokyo", "Egypt Cairo", "Peru Lima")),
     ("The chemical symbol of {} is", ("gold Au", "iron Fe", "silver Ag", "helium He")),
@@ -53,12 +56,17 @@ class EditRow(Row):
     """As the counterfactual explainer stores it."""
 
     original: str
+    context: str
     gold: str
     predicted: str
     target: str
     edited: str | None
+    steps: list[str]
     failure: Literal["unparsed", "empty", "unchanged"] | None
     raw: str
+    labels: list[str]
+    original_scores: list[float]
+    edited_scores: list[float] | None
 
 
 class FactRow(Row):
@@ -71,6 +79,24 @@ class FactRow(Row):
     rank: int
 
 
+class ExplanationRow(Row):
+    """As the natural-language explainer stores it."""
+
+    text: str
+    gold: str
+    reference: str | None
+    order: str
+    labels: list[str]
+    scores: list[float]
+    predicted: str
+    said: str | None
+    explanation: str | None
+    raw: str
+    failure: Literal["unparsed", "empty"] | None
+    samples: list[str]
+    sample_labels: list[str]
+
+
 def _metric(name: str, unit: str, better: bool | None, margin: float, text: str) -> dict[str, Any]:
     kind: Literal["binary", "continuous"] = "binary" if unit == "proportion" else "continuous"
     metric = Metric(name=name, kind=kind, higher_is_better=better, margin=margin, unit=unit, description=text)
@@ -80,11 +106,20 @@ def _metric(name: str, unit: str, better: bool | None, margin: float, text: str)
 SCORERS: list[dict[str, Any]] = [
     {"scorer": "flips", "version": 1, "options": {}, "metrics": [
         _metric("own_soft_flip", "proportion", True, 0.1, "The variant itself labels its edit differently."),
+        _metric("own_hard_flip", "proportion", True, 0.1, "The variant itself gives the target label."),
+        _metric("parent_soft_flip", "proportion", True, 0.1, "The parent labels the edit differently."),
         _metric("parent_hard_flip", "proportion", True, 0.1, "The parent gives the edit the target label."),
+        _metric("independent_soft_flip", "proportion", True, 0.1, "Another judge labels the edit differently."),
+        _metric("independent_hard_flip", "proportion", True, 0.1, "Another judge gives it the target label."),
         _metric("failure", "proportion", False, 0.05, "No usable edit was generated."),
+    ]},
+    {"scorer": "crossing", "version": 1, "options": {}, "metrics": [
+        _metric("variant_soft_flip_of_parent_edits", "proportion", None, 0.1, "The parent's edit, by the variant."),
+        _metric("variant_hard_flip_of_parent_edits", "proportion", None, 0.1, "The same, the label asked for."),
     ]},
     {"scorer": "edits", "version": 1, "options": {}, "metrics": [
         _metric("edit_distance", "tokens", False, 1.0, "Tokens inserted, deleted or replaced."),
+        _metric("edit_distance_normalized", "share of words", False, 0.05, "The same over the length of the text."),
     ]},
     {"scorer": "similarity", "version": 1, "options": {}, "metrics": [
         _metric("similarity", "cosine", None, 0.05, "Sentence embeddings of original and edit."),
@@ -97,38 +132,64 @@ SCORERS: list[dict[str, Any]] = [
         _metric("logprob", "nats", True, 0.25, "Log-probability of the gold object."),
         _metric("reciprocal_rank", "reciprocal rank", True, 0.1, "1 / rank of the gold's first token."),
     ]},
+    {"scorer": "prediction", "version": 1, "options": {}, "metrics": [
+        _metric("accuracy", "proportion", True, 0.1, "The prediction is the gold label."),
+        _metric("failure", "proportion", False, 0.05, "No usable explanation was generated."),
+    ]},
+    {"scorer": "rouge", "version": 1, "options": {}, "metrics": [
+        _metric("rouge_l", "F1", True, 0.05, "Longest common subsequence with the gold explanation."),
+    ]},
 ]  # fmt: skip
 
 
+READERS = {"counterfactual": SCORERS[:5], "memorization": SCORERS[5:6], "natural_language": SCORERS[6:]}
+JUDGE = {"judge": "a made-up judge", "accuracy": 0.75, "low": 0.5, "high": 0.9, "n": 12, "chance": 0.25}
+"""What the scorer of flips notes about itself."""
+
+
 def make_run(
-    path: Path, qualities: dict[str, float] = QUALITY, items: int = 12, facts: int = 18, failing: bool = False
+    path: Path,
+    qualities: dict[str, float] = QUALITY,
+    items: int = 12,
+    facts: int = 18,
+    failing: bool = False,
+    pairs: int = 6,
 ) -> Store:
-    """Write a complete run, or one in which a cell of the last variant failed."""
+    """Write a complete run, or one in which the facts of the last variant failed."""
     store = Store(path)
-    datasets = {"news": ("counterfactual", items), "relations": ("memorization", facts)}
+    datasets = {
+        "news": ("counterfactual", items),
+        "relations": ("memorization", facts),
+        "inference": ("natural_language", pairs),
+    }
     keys = [
         CellKey(kind="rows", variant=v, explainer=e, dataset=d, shard=0, digest=digest([v, e, d]))
         for v in qualities
         for d, (e, _) in datasets.items()
     ]
-    readers = {"counterfactual": SCORERS[:4], "memorization": SCORERS[4:]}
     scores = [
         key.model_copy(update={"kind": "scores", "scorer": scorer["scorer"]})
         for key in keys
-        for scorer in readers[key.explainer]
+        for scorer in READERS[key.explainer]
     ]
     store.write_manifest(_manifest(qualities, datasets, [*keys, *scores]))
     for variant, quality in qualities.items():
         store.write_receipt(variant, _receipt(variant, quality))
+    last = list(qualities)[-1]
     for key in keys:
-        if failing and key == keys[-1]:
+        if failing and (key.variant, key.dataset) == (last, "relations"):
             store.fail(key, f"out of memory {SCRIPT}", "Traceback (most recent call last): ...")
             continue
-        rows = _rows(key, qualities[key.variant], datasets[key.dataset][1])
-        store.write(key, rows_to_table(rows, type(rows[0])))
+        n = datasets[key.dataset][1]
+        rows = _rows(key, qualities[key.variant], n)
+        cut = ["pair-001"] if key.explainer == "natural_language" else []
+        store.write(key, rows_to_table(rows, type(rows[0])), {"truncated": cut})
         for score in scores:
             if (score.variant, score.dataset) == (key.variant, key.dataset):
-                store.write(score, rows_to_table(_scores(score, rows), Measurement))
+                # A crossing scorer reads the parent's rows.
+                read = _rows(key, 1.0, n) if score.scorer == "crossing" else rows
+                notes = {"notes": {"independent_judge": JUDGE}} if score.scorer == "flips" else None
+                store.write(score, rows_to_table(_scores(score, read), Measurement), notes)
     metrics = {(s["scorer"], m["name"]): Metric.model_validate(m) for s in SCORERS for m in s["metrics"]}
     store.write_findings(compare(store.measurements(), metrics, resamples=1000))
     return store
@@ -140,9 +201,9 @@ def _manifest(
     explainers = [
         {
             "explainer": explainer, "method": explainer, "version": 1, "options": {"max_new_tokens": 40},
-            "dataset": dataset, "task": "topic" if dataset == "news" else "recall", "items": n,
+            "dataset": dataset, "task": _TASKS[dataset], "items": n,
             "digest": digest(dataset), "licence": "CC0-1.0", "source": "built in",
-            "labels": list(_LABELS) if dataset == "news" else [],
+            "labels": list({"news": _LABELS, "inference": _RELATIONS}.get(dataset, ())),
         }
         for dataset, (explainer, n) in datasets.items()
     ]  # fmt: skip
@@ -180,7 +241,7 @@ def _receipt(variant: str, quality: float) -> dict[str, Any]:
 def _rows(key: CellKey, quality: float, n: int) -> list[Row]:
     # The same stream for every variant, so that items are paired.
     source = np.random.default_rng(4)
-    make = _edit if key.explainer == "counterfactual" else _fact
+    make = {"counterfactual": _edit, "memorization": _fact, "natural_language": _explanation}[key.explainer]
     return [make(index, quality, source.random(6)) for index in range(n)]
 
 
@@ -194,11 +255,50 @@ def _edit(index: int, quality: float, luck: np.ndarray) -> Row:
         edited[-3:] = ["with", "strange", "words"]
     if index == 0:
         edited.append(SCRIPT)
+    strange = "strange" in edited
+    predicted = _LABELS[index % 4]
+    # The parent judges its own edits as the parent.
+    soft, hard = _flips("parent" if quality == 1 else "own", strange, index)
+    after = target if hard else _LABELS[(index + 2) % 4] if soft else predicted
     return EditRow(
-        item=f"news-{index:03d}", group=f"news-{index:03d}", original=" ".join(words),
-        gold=_LABELS[index % 4], predicted=_LABELS[index % 4], target=target,
+        item=f"news-{index:03d}", group=f"news-{index:03d}", original=" ".join(words), context="",
+        gold=predicted, predicted=predicted, target=target, steps=[f"The word {words[2]}."],
         edited=None if failure else " ".join(edited), failure=failure,
-        raw="and so on and so on" if failure else " ".join(edited),
+        raw="and so on and so on" if failure else " ".join(edited), labels=list(_LABELS),
+        original_scores=_scores_for(_LABELS, predicted, 0.7),
+        edited_scores=None if failure else _scores_for(_LABELS, after, 0.55),
+    )  # fmt: skip
+
+
+def _scores_for(labels: Sequence[str], best: str, share: float) -> list[float]:
+    rest = (1 - share) / (len(labels) - 1)
+    return [math.log(share if label == best else rest) for label in labels]
+
+
+def _flips(judge: str, strange: bool, index: int) -> tuple[bool, bool]:
+    """Soft and hard flip, as some judge could see them."""
+    return {
+        "own": (not strange and index % 6 != 4, not strange and index % 2 == 0 and index % 6 != 4),
+        "parent": (not strange and index % 5 != 4, not strange and index % 2 == 0 and index % 5 != 4),
+        "independent": (index % 3 == 0, index % 6 == 0 or index % 7 == 1),
+        "variant": (index % 4 != 2, index % 4 == 1),
+    }[judge]
+
+
+def _explanation(index: int, quality: float, luck: np.ndarray) -> Row:
+    gold = _RELATIONS[index % 3]
+    predicted = gold if luck[0] < 0.8 * quality else _RELATIONS[(index + 1) % 3]
+    failure: Literal["empty"] | None = "empty" if luck[1] > 0.4 + 0.6 * quality else None
+    sentence = _SENTENCES[index % len(_SENTENCES)]
+    return ExplanationRow(
+        item=f"pair-{index:03d}", group=f"premise-{index // 3}",
+        text=f"Premise: {sentence}.\nHypothesis: It is number {index}.", gold=gold,
+        reference=f"The premise says nothing else than {index}.", order="explain-then-predict",
+        labels=list(_RELATIONS), scores=_scores_for(_RELATIONS, predicted, 0.6), predicted=predicted,
+        said=None if luck[2] > quality else _RELATIONS[(index + 1) % 3],
+        explanation=None if failure else f"Because {sentence.split()[2]} & <i>{index}</i> go together.",
+        raw=" " if failure else f" Because {index}.", failure=failure,
+        samples=["It may be so.", ""], sample_labels=[gold, predicted],
     )  # fmt: skip
 
 
@@ -214,11 +314,13 @@ def _fact(index: int, quality: float, luck: np.ndarray) -> Row:
 
 
 def _scores(key: CellKey, rows: list[Row]) -> list[Measurement]:
+    # So that no two variants judge the parent's edits alike.
+    shift = len(key.variant) if key.scorer == "crossing" else 0
     (metrics,) = [scorer["metrics"] for scorer in SCORERS if scorer["scorer"] == key.scorer]
     return [
         Measurement(
             variant=key.variant, explainer=key.explainer, dataset=key.dataset, item=row.item, group=row.group,
-            scorer=key.scorer, metric=metric["name"], value=_value(metric["name"], row, index),
+            scorer=key.scorer, metric=metric["name"], value=_value(metric["name"], row, index + shift),
         )
         for metric in metrics
         for index, row in enumerate(rows)
@@ -231,14 +333,21 @@ def _value(metric: str, row: Any, index: int) -> float | None:
         return float(values[metric])
     if metric == "failure":
         return float(row.failure is not None)
+    if isinstance(row, ExplanationRow):
+        found = {"accuracy": float(row.predicted == row.gold), "rouge_l": 0.2 + 0.01 * index}
+        return None if metric == "rouge_l" and row.failure else found[metric]
     if row.edited is None:
-        return 0.0 if metric.endswith("flip") else None
-    strange = "strange" in row.edited
+        return 0.0 if "flip" in metric else None
+    if "flip" in metric:
+        judge, kind = metric.split("_")[:2]
+        if judge == "own":
+            label = row.labels[int(np.argmax(row.edited_scores))]
+            return float(label != row.predicted if kind == "soft" else label == row.target)
+        return float(_flips(judge, "strange" in row.edited, index)[kind == "hard"])
     changed = sum(a != b for a, b in zip(row.original.split(), row.edited.split(), strict=False))
     return {
-        "own_soft_flip": float(not strange or index % 3 == 0),
-        "parent_hard_flip": float(not strange and index % 2 == 0),
         "edit_distance": float(changed),
+        "edit_distance_normalized": changed / len(row.original.split()),
         "similarity": 0.9 - 0.02 * changed,
         "nll": math.log(60) + 0.1 * changed,
     }[metric]
@@ -247,4 +356,4 @@ def _value(metric: str, row: Any, index: int) -> float | None:
 if __name__ == "__main__":
     from quantxai.report import build_report
 
-    build_report(make_run(Path(sys.argv[1]), MANY, items=120, facts=180, failing=True))
+    build_report(make_run(Path(sys.argv[1]), MANY, items=120, facts=180, failing=True, pairs=60))

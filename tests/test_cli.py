@@ -216,8 +216,9 @@ def test_json_is_all_there_is_on_stdout(call: Callable[..., Result], instead_of_
     by_name = {v["name"]: v for v in summary["variants"]}
     assert list(by_name) == list(QUALITY)
     assert by_name["full"]["verdicts"] == {}
-    # Every directional finding of a variant has a verdict; the descriptive one (similarity) has none.
-    assert sum(by_name["nf4"]["verdicts"].values()) == 8
+    # Every directional finding of a variant has a verdict; the descriptive ones (similarity, crossing)
+    # have none.
+    assert sum(by_name["nf4"]["verdicts"].values()) == 16
     assert 0 <= by_name["nf4"]["metrics"]["recall"] <= 1
 
 
@@ -352,7 +353,7 @@ def test_a_dry_run_says_what_is_missing(call: Callable[..., Result], monkeypatch
 
 def test_query_prints_what_is_asked_for(run: Path, call: Callable[..., Result]) -> None:
     sql = "select variant, count(*) as n from findings group by all order by all"
-    assert json.loads(call("query", run, sql, "--json").stdout)[0] == {"variant": "gptq-3", "n": 9}
+    assert json.loads(call("query", run, sql, "--json").stdout)[0] == {"variant": "gptq-3", "n": 19}
     assert call("query", run, sql, "--format", "csv").stdout.splitlines()[:2] == ["variant,n", "gptq-3,9"]
     assert call("query", run, sql).stdout.splitlines()[0].split() == ["variant", "n"]
     wrong = call("query", run, sql, "--format", "cvs")

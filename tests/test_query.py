@@ -33,6 +33,7 @@ def test_rows_of_all_explainers_share_one_view(run: Path) -> None:
     ) == [
         ("counterfactual", "news", 48, 48),
         ("memorization", "relations", 72, 72),
+        ("natural_language", "inference", 24, 24),
     ]
     assert answer(
         run, "select count(rank), count(edited) > 0 from rows where explainer = 'counterfactual'"
@@ -49,7 +50,7 @@ def test_measurements_can_be_averaged_and_skip_what_is_missing(run: Path) -> Non
 
 def test_findings_hold_what_compare_wrote(run: Path) -> None:
     ((n,),) = answer(run, "select count(*) from findings where parent = 'full' and variant <> 'full'")
-    assert n == 3 * 9
+    assert n == 3 * 19
 
 
 def test_variants_join_the_manifest_and_the_receipt(run: Path) -> None:

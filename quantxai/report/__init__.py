@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from quantxai.files import write_atomically
 from quantxai.report import prose, text
+from quantxai.report.results import by_scorer
 from quantxai.report.view import make_report
 from quantxai.store import Store
 
@@ -69,9 +70,9 @@ def _environment() -> Environment:
         text.p_value,
         text.perplexity_ratio,
     )
-    helpers = (*numbers, text.metric_label, prose.direction)
+    helpers = (*numbers, text.metric_label, prose.direction, by_scorer)
     environment.filters.update({helper.__name__: helper for helper in helpers}, md=_markdown)
-    environment.globals.update(symbols=text.SYMBOLS)
+    environment.globals.update(symbols=text.SYMBOLS, count=text.count)
     return environment
 
 

@@ -1,59 +1,54 @@
-"""Every item, what each variant made of it, side by side and with the edits marked."""
+"""Every item, what each variant made of it, side by side."""
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from quantxai.report.text import metric_label
+from quantxai.records import Metric
+from quantxai.report.cells import PLACED, Cell, Observed, make_cell, pairs, value
+from quantxai.report.results import Compared
 
-__all__ = ["Cell", "ItemView", "Section", "marked", "sections"]
+__all__ = ["ItemView", "Section", "item_texts", "section"]
 
 MOST_ITEMS = 600
 """Items shown per data set; evenly spread over all of them where there are more."""
-_LONGEST = 400
-"""Characters of a raw text or value that are shown."""
-_TOKEN = re.compile(r"(?:\w+(?:['’-]\w+)*|[^\w\s])\s*")
-_OUTCOMES = ("own_soft_flip", "parent_soft_flip", "recall")
+_OUTCOMES = ("own_soft_flip", "parent_soft_flip", "recall", "accuracy")
 """Binary metrics preferred for the outcome that items are filtered by, where they exist."""
 
+_KEYS = ("variant", "explainer", "dataset", "item", "group")
 
-@dataclass(frozen=True)
-class Cell:
-    """What one variant made of one item.
-
-    Attributes:
-        variant: its name.
-        html: the text, escaped, edits marked.
-        note: a short line above it: labels, or rank and log-probability.
-        outcome: yes, no, failed, or empty where nothing is known.
-        changed: whether the outcome is not the parent's.
-        details: further outcomes, name and yes or no.
-    """
-
-    variant: str
-    html: Markup
-    note: str
-    outcome: str
-    changed: bool
-    details: tuple[tuple[str, str], ...] = ()
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class ItemView:
-    """One item: what was asked, and a cell per variant that has a row."""
+    """One item: what was asked, and a cell per variant that has a row.
+
+    Attributes:
+        id: its name.
+        prompt: the text that is edited, completed or judged, line by line.
+        context: what goes with it and stays.
+        gold: the right label or object.
+        reference: the right explanation.
+        facts: further fields that are the same for every variant.
+        cells: one per variant, parent first.
+        truncated: whether a text was too long for the model and was cut.
+    """
 
     id: str
     prompt: str
     context: str
     gold: str
+    reference: str
+    facts: Markup
     cells: list[Cell]
+    truncated: bool
 
     @property
     def by_variant(self) -> dict[str, Cell]:
@@ -68,11 +63,12 @@ class Section:
     Attributes:
         explainer: its name.
         dataset: the data set's name.
-        layout: edits (original and edited text), facts (prompt, gold, completion), or other.
+        layout: edits (original and edited text), facts (prompt, gold, completion), explanations, or other.
         outcome: the metric behind the outcomes; empty where none is binary.
         variants: those that have rows, parent first.
         items: at most `MOST_ITEMS`.
         total: how many there are.
+        constants: fields that are the same in all rows, name and value.
     """
 
     explainer: str
@@ -82,174 +78,157 @@ class Section:
     variants: list[str]
     items: list[ItemView]
     total: int
+    constants: list[tuple[str, str | Markup]]
 
 
-def marked(before: str, after: str) -> Markup:
-    """Return `after` as HTML with what differs from `before` in <del> and <ins>, word by word.
-
-    Example:
-        >>> print(marked("the red house", "the blue house"))
-        the <del>red</del> <ins>blue</ins> house
-    """
-    old, new = (_TOKEN.findall(text.strip()) for text in (before, after))
-    matcher = difflib.SequenceMatcher(
-        None, [token.strip() for token in old], [token.strip() for token in new], autojunk=False
-    )
-    parts: list[str] = []
-    for operation, i, j, k, m in matcher.get_opcodes():
-        if operation == "equal":
-            parts.append(escape("".join(new[k:m])))
-            continue
-        if i and k and _spaced(old[i - 1]) and not _spaced(new[k - 1]):
-            parts.append(" ")
-        # The space between words stays outside the marks, so that it is not underlined.
-        if i < j:
-            parts.append(_tagged("del", old[i:j], spaced=k < m))
-        if k < m:
-            parts.append(_tagged("ins", new[k:m]))
-    return Markup("".join(parts))
-
-
-def _tagged(tag: str, tokens: Sequence[str], *, spaced: bool = False) -> str:
-    space = " " if spaced or _spaced(tokens[-1]) else ""
-    return f"<{tag}>{escape(''.join(tokens).strip())}</{tag}>{space}"
-
-
-def _spaced(token: str) -> bool:
-    return token[-1].isspace()
-
-
-def sections(
-    rows: Iterable[Mapping[str, Any]],
-    measurements: pd.DataFrame,
-    variants: Sequence[str],
-    binary: Mapping[str, None],
-) -> list[Section]:
-    """Return the items of every explainer and data set, in planned order.
+def item_texts(rows: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]) -> dict[tuple[str, str], Row]:
+    """Return a row with the item's whole text by data set and item, for explainers that store none.
 
     Args:
-        rows: those of `Store.row_table`, as mappings.
-        measurements: `Store.measurements`.
-        variants: the parent, then the others in the manifest's order.
-        binary: names of the binary metrics, in order.
+        rows: those of `Store.row_table`, by explainer and data set.
     """
-    parts: dict[tuple[str, str], dict[str, dict[str, dict[str, Any]]]] = {}
-    for row in rows:
-        known = {name: value for name, value in row.items() if _known(value)}
-        items = parts.setdefault((known.pop("explainer"), known.pop("dataset")), {})
-        items.setdefault(known["item"], {})[known["variant"]] = known
-    found = []
-    for (explainer, dataset), items in parts.items():
-        own = measurements[(measurements.explainer == explainer) & (measurements.dataset == dataset)]
-        found.append(_section(explainer, dataset, items, own, variants, binary))
+    found: dict[tuple[str, str], Row] = {}
+    for (_, dataset), own in rows.items():
+        for row in own:
+            if isinstance(row.get("text"), str):
+                known = {name: row[name] for name in ("text", "reference") if isinstance(row.get(name), str)}
+                found.setdefault((dataset, str(row["item"])), known)
     return found
 
 
-def _section(
-    explainer: str,
-    dataset: str,
-    rows: Mapping[str, Mapping[str, dict[str, Any]]],
+def section(
+    run: Compared,
+    place: tuple[str, str],
+    rows: Sequence[Mapping[str, Any]],
     measurements: pd.DataFrame,
-    variants: Sequence[str],
-    binary: Mapping[str, None],
+    texts: Mapping[tuple[str, str], Row],
+    truncated: Collection[str],
 ) -> Section:
-    columns = {name for found in rows.values() for row in found.values() for name in row}
-    layout = "other"
-    if {"original", "edited"} <= columns:
-        layout = "edits"
-    elif {"prompt", "gold", "completion"} <= columns:
-        layout = "facts"
-    present = [name for name in binary if name in set(measurements.metric) and name != "failure"]
-    present.sort(key=lambda name: _OUTCOMES.index(name) if name in _OUTCOMES else len(_OUTCOMES))
-    outcomes = _Outcomes(measurements, present)
-    ids = sorted(rows)
-    shown = ids if len(ids) <= MOST_ITEMS else [ids[i * len(ids) // MOST_ITEMS] for i in range(MOST_ITEMS)]
-    items = [_item(item, layout, rows[item], variants, outcomes) for item in shown]
-    present_variants = {name for found in rows.values() for name in found}
-    named = [name for name in variants if name in present_variants]
-    return Section(explainer, dataset, layout, present[0] if present else "", named, items, len(ids))
+    """Return the items of one explainer on one data set.
+
+    Args:
+        run: what is the same for all.
+        place: explainer and data set.
+        rows: its rows, at least one.
+        measurements: its measurements that have a value.
+        texts: see `item_texts`.
+        truncated: items whose text was cut.
+    """
+    items: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        known = {name: of for name, of in row.items() if name not in _KEYS and _known(of)}
+        items.setdefault(row["item"], {})[row["variant"]] = known
+    own = _Section(place, items, measurements, run.variants, run.metrics)
+    return own.view({item: texts[place[1], item] for item in items if (place[1], item) in texts}, truncated)
 
 
-def _known(value: Any) -> bool:
-    return not (value is None or (isinstance(value, float) and value != value))
+def _known(of: Any) -> bool:
+    return not (of is None or (isinstance(of, float) and of != of))
 
 
-class _Outcomes:
-    """The binary metrics of every variant and item; the first is the one to filter by."""
+class _Section:
+    """The rows and measurements of one explainer on one data set."""
 
-    def __init__(self, measurements: pd.DataFrame, names: list[str]) -> None:
-        self.names = names
-        chosen = measurements[measurements.metric.isin(names)].dropna(subset=["value"])
-        keys = zip(chosen.variant, chosen.item, chosen.metric, strict=True)
-        self._values = dict(zip(keys, chosen.value, strict=True))
+    def __init__(
+        self,
+        place: tuple[str, str],
+        rows: Mapping[str, Mapping[str, Row]],
+        measurements: pd.DataFrame,
+        variants: Sequence[str],
+        metrics: Mapping[tuple[str, str], Metric],
+    ) -> None:
+        self.place, self.parent = place, variants[0]
+        present = {name for found in rows.values() for name in found}
+        self.variants = [name for name in variants if name in present]
+        self.rows = {item: {v: found[v] for v in self.variants if v in found} for item, found in rows.items()}
+        self.fields = list(dict.fromkeys(n for found in rows.values() for row in found.values() for n in row))
+        self.layout = _layout(set(self.fields))
+        pairs_found = set(
+            measurements[["scorer", "metric"]].drop_duplicates().itertuples(index=False, name=None)
+        )
+        names = Counter(name for _, name in pairs_found)
+        # Two scorers may give one name to different things.
+        self._names = {
+            key: key[1] if names[key[1]] == 1 else f"{key[0]}: {key[1]}"
+            for key in metrics
+            if key in pairs_found
+        }
+        self.metrics = {name: metrics[key] for key, name in self._names.items()}
+        self.values: dict[str, dict[str, dict[str, float]]] = {}
+        columns = (measurements[name] for name in ("item", "variant", "scorer", "metric", "value"))
+        for item, variant, scorer, metric, of in zip(*columns, strict=True):
+            if (scorer, metric) in self._names:
+                of_variant = self.values.setdefault(item, {}).setdefault(variant, {})
+                of_variant[self._names[scorer, metric]] = float(of)
 
-    def of(self, variant: str, item: str, name: str) -> str:
-        """Return yes, no, or empty."""
-        value = self._values.get((variant, item, name))
-        return "" if value is None else "yes" if value > 0.5 else "no"
+    def view(self, texts: Mapping[str, Row], truncated: Collection[str]) -> Section:
+        ids = sorted(self.rows)
+        most = MOST_ITEMS
+        shown = ids if len(ids) <= most else [ids[i * len(ids) // most] for i in range(most)]
+        binary = [name for name, m in self.metrics.items() if m.kind == "binary" and name != "failure"]
+        binary.sort(key=lambda name: _OUTCOMES.index(name) if name in _OUTCOMES else len(_OUTCOMES))
+        outcome = binary[0] if binary else ""
+        constants, common, listed = self._sorted_fields()
+        first = next(iter(self.rows[ids[0]].values()))
+        items = [
+            self._item(item, outcome, common, listed, texts.get(item, {}), item in truncated)
+            for item in shown
+        ]
+        told = [(name, value(first[name])) for name in constants]
+        return Section(*self.place, self.layout, outcome, self.variants, items, len(ids), told)
 
-    def first(self, variant: str, item: str) -> str:
-        """Return the outcome that items are filtered by."""
-        return self.of(variant, item, self.names[0]) if self.names else ""
+    def _sorted_fields(self) -> tuple[list[str], list[str], list[str]]:
+        """Return the other fields: the same everywhere, for every variant of an item, or for none of both."""
+        constants: list[str] = []
+        common: list[str] = []
+        listed: list[str] = []
+        several = len(self.variants) > 1
+        for name in self.fields:
+            if name in PLACED:
+                continue
+            by_item = [[repr(row.get(name)) for row in found.values()] for found in self.rows.values()]
+            if several and all(len(set(values)) == 1 for values in by_item):
+                alike = len(by_item) > 1 and len({values[0] for values in by_item}) == 1
+                (constants if alike else common).append(name)
+            else:
+                listed.append(name)
+        return constants, common, listed
 
-
-def _item(
-    item: str, layout: str, rows: Mapping[str, dict[str, Any]], variants: Sequence[str], outcomes: _Outcomes
-) -> ItemView:
-    ordered = [(name, rows[name]) for name in variants if name in rows]
-    first = ordered[0][1]
-    prompt = {"edits": "original", "facts": "prompt"}.get(layout, "")
-    cells = []
-    for name, row in ordered:
-        outcome = "failed" if "failure" in row else outcomes.first(name, item)
-        reference = "failed" if "failure" in first else outcomes.first(ordered[0][0], item)
-        details = [(metric_label(metric), outcomes.of(name, item, metric)) for metric in outcomes.names]
-        known = tuple((metric, value) for metric, value in details if value) if layout == "edits" else ()
-        html, note = _RENDERERS[layout](row, first)
-        cells.append(Cell(name, html, note, outcome, outcome != reference, known[:2]))
-    # A few-shot prompt repeats its demonstrations for every item: the last line is what is asked.
-    asked = str(first.get(prompt, "")).strip().split("\n")[-1]
-    return ItemView(item, asked, str(first.get("context", "")), str(first.get("gold", "")), cells)
-
-
-def _edit(row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[Markup, str]:
-    labels = [str(row[name]) for name in ("predicted", "target") if name in row]
-    note = " → ".join(labels)
-    if "edited" not in row:
-        return Markup("<q>{}</q>").format(_cut(str(row.get("raw", "")))), note
-    return marked(str(row["original"]), str(row["edited"])), note
-
-
-def _fact(row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[Markup, str]:
-    notes = []
-    if "rank" in row:
-        notes.append(f"rank {row['rank']}")
-    if "logprob" in row:
-        notes.append(f"{row['logprob']:.2f}".replace("-", "\N{MINUS SIGN}"))
-    completion = _cut(str(row.get("completion", "")).strip())
-    if row is first:
-        return escape(completion), " · ".join(notes)
-    return marked(_cut(str(first.get("completion", "")).strip()), completion), " · ".join(notes)
-
-
-def _other(row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[Markup, str]:
-    pairs = [(key, value) for key, value in row.items() if key not in ("variant", "item", "group")]
-    body = Markup("").join(
-        Markup("<dt>{}</dt><dd>{}</dd>").format(metric_label(str(key)), _value(value)) for key, value in pairs
-    )
-    return Markup("<dl>{}</dl>").format(body), ""
-
-
-_RENDERERS = {"edits": _edit, "facts": _fact, "other": _other}
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return _cut(", ".join(_value(part) for part in value))
-    return _cut(str(value))
+    def _item(
+        self,
+        item: str,
+        outcome: str,
+        common: Sequence[str],
+        listed: Sequence[str],
+        elsewhere: Row,
+        truncated: bool,
+    ) -> ItemView:
+        rows = self.rows[item]
+        first = next(iter(rows.values()))
+        observed = Observed(
+            rows, self.values.get(item, {}), self.metrics, outcome, self.parent, self.layout, listed
+        )
+        asked = next((str(first[name]) for name in ("original", "prompt", "text") if name in first), "")
+        if self.layout == "facts":
+            # A few-shot prompt repeats its demonstrations for every item: the last line is what is asked.
+            asked = asked.strip().split("\n")[-1]
+        whole = str(elsewhere.get("text", ""))
+        return ItemView(
+            id=item,
+            prompt=asked or whole,
+            context=str(first.get("context", "" if asked in ("", whole) or asked not in whole else whole)),
+            gold=str(first.get("gold", "")),
+            reference=str(first.get("reference", elsewhere.get("reference", ""))),
+            facts=pairs(first, common),
+            cells=[make_cell(observed, name) for name in rows],
+            truncated=truncated,
+        )
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+def _layout(fields: set[str]) -> str:
+    layouts = {
+        "edits": {"original", "edited", "target"},
+        "facts": {"prompt", "gold", "completion"},
+        "explanations": {"explanation", "predicted"},
+    }
+    return next((name for name, needed in layouts.items() if needed <= fields), "other")

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from quantxai.records import Finding
 from quantxai.report.text import estimate, interval, level, metric_label
 
-__all__ = ["Point", "legend", "panel", "ticks"]
+__all__ = ["SHAPES", "Point", "legend", "panel", "shape", "ticks"]
 
 WIDTH, HEIGHT = 300, 226
 LEFT, RIGHT, TOP, BOTTOM = 46, 6, 10, 66
@@ -171,11 +171,12 @@ def _mark(scale: _Scale, slot: int, point: Point, finding: Finding, reference: f
         f"{estimate(finding)} {interval(finding)}, {finding.verdict or 'descriptive'}"
     )
     return Markup('<g class="s{} {}"><title>{}</title>{}{}</g>').format(
-        point.style % len(SHAPES), shown, told, whisker, _shape(point.style, x, y)
+        point.style % len(SHAPES), shown, told, whisker, shape(point.style, x, y)
     )
 
 
-def _shape(style: int, x: float, y: float) -> Markup:
+def shape(style: int, x: float, y: float) -> Markup:
+    """Return a method's marker at a place, picture units."""
     name = SHAPES[style % len(SHAPES)]
     if name == "circle":
         return Markup('<circle cx="{}" cy="{}" r="4.5"/>').format(x, y)
@@ -199,6 +200,6 @@ def legend(points: Sequence[Point]) -> Markup:
     return Markup("").join(
         Markup(
             '<li><svg class="key s{} shown" viewBox="0 0 14 14" aria-hidden="true">{}</svg>{}</li>'
-        ).format(style % len(SHAPES), _shape(style, 7, 7), escape(method))
+        ).format(style % len(SHAPES), shape(style, 7, 7), escape(method))
         for style, method in methods.items()
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from quantxai.manifest import Manifest
 from quantxai.records import Finding, Metric
-from quantxai.report.text import listing, metric_label
+from quantxai.report.text import count, listing, metric_label
 
-__all__ = ["caveats", "direction", "methods", "references"]
+__all__ = ["caveats", "direction", "methods", "references", "truncation"]
 
 _METHODS = {
     "counterfactual": (
@@ -87,6 +87,18 @@ def caveats(
     if any(f.verdict == "unresolved" for f in findings):
         found.append("Unresolved is not unchanged: each such result says how many items would settle it.")
     return found
+
+
+def truncation(manifest: Manifest, truncated: Mapping[tuple[str, str], Collection[str]]) -> list[str]:
+    """Return how many items had a text that was cut, if any had."""
+    if not truncated:
+        return []
+    items = {(str(e["explainer"]), str(e["dataset"])): e["items"] for e in manifest.explainers}
+    told = [
+        f"{len(cut)} of {count(items.get(place, len(cut)), 'item')} of {place[0]} on {place[1]}"
+        for place, cut in truncated.items()
+    ]
+    return [f"Texts too long for the model were cut: {listing(told)}. They are marked item by item."]
 
 
 def _seeds(manifest: Manifest, receipts: Mapping[str, Mapping[str, Any]]) -> list[str]:

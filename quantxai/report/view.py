@@ -13,57 +13,12 @@ from markupsafe import Markup
 from quantxai.manifest import Failure, Manifest
 from quantxai.records import Finding, Metric
 from quantxai.report import plots, prose, text
-from quantxai.report.items import Section, sections
+from quantxai.report.items import Section, item_texts, section
+from quantxai.report.notes import notes
+from quantxai.report.results import Compared, Group, make_group
 from quantxai.store import Store
-from quantxai.tables import to_frame
 
-__all__ = ["Group", "Report", "Row", "make_report"]
-
-_HEADLINES = (
-    ("own_soft_flip", "own_hard_flip"),
-    ("parent_soft_flip", "parent_hard_flip"),
-    ("edit_distance_normalized", "edit_distance_relative", "edit_distance"),
-    ("nll", "perplexity"),
-    ("recall", "first_token_recall"),
-    ("logprob",),
-    ("reciprocal_rank",),
-)
-"""Metrics preferred for the plots, the first there is of each; where there is none, any directional."""
-MOST_PANELS = 4
-"""Plots per data set."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One metric in the table of one data set: its description, the parent, a finding per variant."""
-
-    scorer: str
-    metric: Metric
-    parent_mean: float | None
-    findings: dict[str, Finding]
-
-
-@dataclass(frozen=True)
-class Group:
-    """One explainer on one data set.
-
-    Attributes:
-        explainer: its name.
-        dataset: the data set's name.
-        entry: the manifest's description of both.
-        rows: one per metric.
-        panels: title, caption and picture of the plots.
-        failed: failed generations by kind and variant.
-        measured: items of the data set with a row, by variant.
-    """
-
-    explainer: str
-    dataset: str
-    entry: dict[str, Any]
-    rows: list[Row]
-    panels: list[tuple[str, str, Markup]]
-    failed: dict[str, dict[str, int]]
-    measured: dict[str, int]
+__all__ = ["Report", "make_report"]
 
 
 @dataclass(frozen=True)
@@ -90,13 +45,16 @@ class Report:
     receipt_columns: list[str]
     warnings: list[tuple[str, str]]
 
+    @property
+    def crossed(self) -> list[Group]:
+        """Those whose edits were judged."""
+        return [group for group in self.groups if group.crossing or group.tradeoff]
+
 
 def make_report(store: Store) -> Report:
     """Read a run and work out its report."""
     manifest = store.manifest
-    findings, table, measurements = store.findings(), store.row_table(), store.measurements()
-    counted = [name for name in ("variant", "explainer", "dataset", "failure") if name in table.column_names]
-    rows = to_frame(table.select(counted))
+    findings, measurements = store.findings(), store.measurements()
     receipts, failures = store.receipts(), store.failures()
     names = [str(entry["name"]) for entry in manifest.variants]
     controls = [str(entry["name"]) for entry in manifest.variants if entry.get("control")]
@@ -107,12 +65,29 @@ def make_report(store: Store) -> Report:
         for m in s["metrics"]
     }
     points = _points(manifest, receipts, variants)
+    told, truncated = notes(store.notes()), _truncated(store, manifest)
+    # One at a time, because explainers may give one name to columns of different types.
+    rows = {place: store.row_table(*place).to_pylist() for place in map(_place, manifest.explainers)}
+    measured = {place: _part(measurements, place) for place in rows}
+    run = Compared([manifest.parent, *variants, *controls], points, metrics, manifest.analysis)
     groups = [
-        _group(entry, findings, rows, metrics, [*variants, *controls], points)
-        for entry in manifest.explainers
+        make_group(
+            run,
+            entry,
+            [finding for finding in findings if (finding.explainer, finding.dataset) == place],
+            rows[place],
+            measured[place],
+            told.get(place, {}),
+        )
+        for entry, place in zip(manifest.explainers, rows, strict=True)
+    ]
+    texts = item_texts(rows)
+    items = [
+        section(run, place, found, measured[place], texts, truncated.get(place, ()))
+        for place, found in rows.items()
+        if found
     ]
     headline, basis = text.answer([f for f in findings if f.variant not in controls], variants)
-    binary = {name: None for (_, name), metric in metrics.items() if metric.kind == "binary"}
     columns, lines = _receipts(manifest, receipts)
     return Report(
         manifest=manifest,
@@ -120,7 +95,7 @@ def make_report(store: Store) -> Report:
         headline=headline,
         basis=basis,
         incomplete=_incomplete(store, manifest, findings, failures),
-        caveats=prose.caveats(manifest, findings, receipts),
+        caveats=[*prose.caveats(manifest, findings, receipts), *prose.truncation(manifest, truncated)],
         methods=prose.methods(manifest, findings),
         references=prose.references(manifest),
         variants=variants,
@@ -129,7 +104,7 @@ def make_report(store: Store) -> Report:
         sentences={name: text.variant_sentence(name, findings) for name in [*variants, *controls]},
         groups=groups,
         legend=plots.legend(points),
-        sections=sections(table.to_pylist(), measurements, [manifest.parent, *variants, *controls], binary),
+        sections=items,
         failures=failures,
         receipts=lines,
         receipt_columns=columns,
@@ -139,10 +114,32 @@ def make_report(store: Store) -> Report:
     )
 
 
+def _place(entry: dict[str, Any]) -> tuple[str, str]:
+    return str(entry["explainer"]), str(entry["dataset"])
+
+
+def _part(measurements: pd.DataFrame, place: tuple[str, str]) -> pd.DataFrame:
+    """Return the measurements of one explainer on one data set that have a value."""
+    explainer, dataset = place
+    part = measurements[(measurements.explainer == explainer) & (measurements.dataset == dataset)]
+    return part.dropna(subset=["value"])
+
+
 def _beside(manifest: Manifest, variant: str) -> list[str]:
     """Return the controls an effect of this variant is shown beside: its own, then those of the parent."""
     of = {str(entry["name"]): entry.get("beside") for entry in manifest.variants if entry.get("control")}
     return [name for name in of if of[name] == variant] + [name for name in of if of[name] is None]
+
+
+def _truncated(store: Store, manifest: Manifest) -> dict[tuple[str, str], set[str]]:
+    """Return the items whose text was too long for the model, by explainer and data set."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for key in manifest.cells:
+        if key.kind == "rows" and store.has(key):
+            items = store.meta(key).get("truncated") or ()
+            if items:
+                found.setdefault((key.explainer, key.dataset), set()).update(map(str, items))
+    return found
 
 
 def _incomplete(
@@ -180,62 +177,6 @@ def _points(
     return sorted(
         points, key=lambda point: (point.bits is None, point.bits or 0, point.method, point.variant)
     )
-
-
-def _group(
-    entry: dict[str, Any],
-    findings: Sequence[Finding],
-    rows: pd.DataFrame,
-    metrics: dict[tuple[str, str], Metric],
-    variants: Sequence[str],
-    points: Sequence[plots.Point],
-) -> Group:
-    explainer, dataset = str(entry["explainer"]), str(entry["dataset"])
-    own = [f for f in findings if (f.explainer, f.dataset) == (explainer, dataset)]
-    by_metric: dict[tuple[str, str], dict[str, Finding]] = {}
-    for finding in own:
-        by_metric.setdefault((finding.scorer, finding.metric), {})[finding.variant] = finding
-    lines = []
-    for key, metric in metrics.items():
-        if key in by_metric:
-            best = max(by_metric[key].values(), key=lambda f: f.n)
-            ordered = {name: by_metric[key][name] for name in variants if name in by_metric[key]}
-            lines.append(Row(key[0], metric, best.parent_mean, ordered))
-    part = rows[(rows.explainer == explainer) & (rows.dataset == dataset)]
-    return Group(
-        explainer, dataset, entry, lines, _panels(lines, points, dataset), _failed(part),
-        {str(name): int(n) for name, n in part.groupby("variant", sort=False).size().items()},
-    )  # fmt: skip
-
-
-def _panels(
-    rows: Sequence[Row], points: Sequence[plots.Point], dataset: str
-) -> list[tuple[str, str, Markup]]:
-    """Return the plots of the preferred metrics, or of the first there are."""
-    by_name = {row.metric.name: row for row in rows}
-    preferred = [[by_name[name] for name in names if name in by_name] for names in _HEADLINES]
-    chosen = [found[0] for found in preferred if found]
-    if not chosen:
-        chosen = sorted(rows, key=lambda row: row.metric.higher_is_better is None)
-    panels = []
-    for row in chosen[:MOST_PANELS]:
-        title = f"{text.metric_label(row.metric.name)}, {dataset}"
-        shown = {point.variant for point in points}
-        picture = plots.panel(points, [f for f in row.findings.values() if f.variant in shown], title)
-        if picture:
-            panels.append((text.metric_label(row.metric.name), prose.direction(row.metric), picture))
-    return panels
-
-
-def _failed(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Return how often each kind of failed generation occurred, by kind and variant."""
-    if "failure" not in rows:
-        return {}
-    counts = rows.dropna(subset=["failure"]).groupby(["failure", "variant"], sort=True).size()
-    found: dict[str, dict[str, int]] = {}
-    for (kind, variant), number in counts.items():
-        found.setdefault(str(kind), {})[str(variant)] = int(number)
-    return found
 
 
 _RECEIPT_COLUMNS = {
