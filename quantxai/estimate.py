@@ -134,7 +134,9 @@ def _seconds(
             known = whole / cell.entry.items
         explaining += known * len(cell.items)
     scoring = sum(
-        reading_seconds(prompt_tokens(cell.entry) * cell.entry.items, shape, share, scored=True)
+        reading_seconds(
+            cell.scorer.reads * prompt_tokens(cell.entry) * cell.entry.items, shape, share, scored=True
+        )
         for cell in plan.scores
         if cell.key not in done
     )

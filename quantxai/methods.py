@@ -393,6 +393,8 @@ class Scorer(Method):
     crosses: ClassVar[bool] = False
     """Whether it reads the parent's rows and asks the variant about them, in place of reading its own."""
     metrics: ClassVar[tuple[Metric, ...]]
+    reads: ClassVar[float] = 0.0
+    """How many texts as long as an item a language model reads for each, for estimates of time."""
     optional: ClassVar[bool] = False
     """Whether it runs only where a configuration names it: without an option set it can say nothing."""
 

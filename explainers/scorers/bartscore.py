@@ -39,6 +39,7 @@ class BartScore(Scorer):
     method: ClassVar[str] = "bartscore"
     summary: ClassVar[str] = "log-likelihood of the gold explanation given the explanation, or the reverse"
     explainers: ClassVar[frozenset[str]] = frozenset({"natural_language"})
+    reads: ClassVar[float] = 1.0
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             name="bartscore",

@@ -33,6 +33,7 @@ class Crossing(Scorer):
     method: ClassVar[str] = "crossing"
     summary: ClassVar[str] = "label flips of the parent's edits, judged by the variant"
     explainers: ClassVar[frozenset[str]] = frozenset({"counterfactual"})
+    reads: ClassVar[float] = 1.0
     crosses: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]] = (
         proportion(

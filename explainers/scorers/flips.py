@@ -52,6 +52,7 @@ class Flips(Scorer):
         "label flips of edits, judged by the variant itself, the parent and an independent judge; failures"
     )
     explainers: ClassVar[frozenset[str]] = frozenset({"counterfactual"})
+    reads: ClassVar[float] = 1.0
     metrics: ClassVar[tuple[Metric, ...]] = (
         proportion(
             "own_soft_flip", True, "The edit gets another label than the text, by the variant that wrote it."

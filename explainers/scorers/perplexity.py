@@ -27,6 +27,7 @@ class Perplexity(Scorer):
     method: ClassVar[str] = "perplexity"
     summary: ClassVar[str] = "log perplexity of edits under the parent or another language model"
     explainers: ClassVar[frozenset[str]] = frozenset({"counterfactual"})
+    reads: ClassVar[float] = 1.0
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             name="nll",

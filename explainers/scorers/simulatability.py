@@ -91,6 +91,7 @@ class Simulatability(Scorer):
         "does the explanation help a judge to predict the model's answer; adjusted for leakage"
     )
     explainers: ClassVar[frozenset[str]] = frozenset({"natural_language"})
+    reads: ClassVar[float] = 3.0
     metrics: ClassVar[tuple[Metric, ...]] = (
         _proportion(
             "simulated",

@@ -60,6 +60,7 @@ class TigerScore(Scorer):
         "errors in explanations as a TIGERScore model lists them (needs the option model)"
     )
     explainers: ClassVar[frozenset[str]] = frozenset({"natural_language"})
+    reads: ClassVar[float] = 3.0
     optional: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
