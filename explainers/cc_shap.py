@@ -108,8 +108,7 @@ class CCSHAP(Explaining):
         if not items:
             return
         asking = self.asking(lm, dataset, seed)
-        nothing = [""] * len(items) if asking.explains_first else None
-        predicted = asking.best(asking.predict(items, nothing))
+        predicted = asking.best(asking.predict(items))
         generated = asking.explain(items, None if asking.explains_first else predicted)
         for item, label, generation in zip(items, predicted, generated, strict=True):
             explanation, failure = asking.read(generation)

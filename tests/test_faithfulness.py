@@ -355,6 +355,7 @@ def test_suggestions_are_the_same_whatever_the_model() -> None:
         for label in (lambda q: "neutral", lambda q: "contradiction")
     ]
     assert found[0] == found[1]
+    assert set(found[0]) == {"neutral", "contradiction"}, "not the same for every item"
 
 
 def test_another_right_answer_is_not_suggested() -> None:
