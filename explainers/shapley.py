@@ -4,8 +4,8 @@ The Shapley values of a game v are the coefficients of the additive game that fi
 players weighted by (n - 1) / (C(n, |S|) |S| (n - |S|)), and the empty and the full one met exactly (Lundberg
 & Lee 2017, arXiv 1705.07874). On all 2^n coalitions the fit is exact; on a sample it is an estimate. The
 sample is drawn in pairs of a coalition and its complement, which cancels all interactions of two players
-(Covert & Lee 2021, arXiv 2012.01536), and takes whole sizes, the heaviest (1 and n - 1) first, as long as
-they fit.
+(Covert & Lee 2021, arXiv 2012.01536). It holds all of size 1 and n - 1; of the other sizes as many as their
+share of the weight (drawing sizes at random, too, would only add to the error).
 
 Of the library `shap` this is the KernelExplainer, which wants numpy arrays as inputs, asks for the game's
 values in an order of its own and fits one output after another; here a game's values are computed in one
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -44,21 +43,14 @@ def coalitions(players: int, most: int, rng: np.random.Generator) -> Coalitions:
     """
     rows: list[NDArray[np.bool_]] = [np.zeros(players, np.bool_), np.ones(players, np.bool_)]
     weights = [0.0, 0.0]
-    sizes = list(range(1, players // 2 + 1))
-    while sizes and len(rows) + _number(players, sizes[0]) <= most:
-        size = sizes.pop(0)
-        for members in _all_pairs(players, size):
-            rows.append(members)
-            weights.append(_mass(players, size) / _number(players, size))
-    if sizes:
-        masses = np.array([_mass(players, size) for size in sizes])
-        drawn: dict[bytes, NDArray[np.bool_]] = {}
-        while len(rows) + len(drawn) + 2 <= most:
-            members = np.zeros(players, np.bool_)
-            members[rng.choice(players, rng.choice(sizes, p=masses / masses.sum()), replace=False)] = True
-            drawn |= {members.tobytes(): members, (~members).tobytes(): ~members}
-        rows += drawn.values()
-        weights += [float(masses.sum()) / max(len(drawn), 1)] * len(drawn)
+    sizes = range(1, players // 2 + 1)
+    for size in sizes:
+        # In proportion to the weight of each size among those left; the heaviest, 1, is complete.
+        share = _mass(players, size) / sum(_mass(players, other) for other in sizes if other >= size)
+        number = min(_number(players, size), 2 * round((most - len(rows)) * share / 2))
+        number = _number(players, size) if size == 1 else number
+        rows += _all(players, size) if number == _number(players, size) else _some(players, size, number, rng)
+        weights += [_mass(players, size) / max(number, 1)] * number
     return Coalitions(np.array(rows), np.array(weights))
 
 
@@ -92,10 +84,17 @@ def _mass(players: int, size: int) -> float:
     return _number(players, size) * (players - 1) / (math.comb(players, size) * size * (players - size))
 
 
-def _all_pairs(players: int, size: int) -> Iterator[NDArray[np.bool_]]:
-    for chosen in itertools.combinations(range(players), size):
-        members = np.zeros(players, np.bool_)
-        members[list(chosen)] = True
-        yield members
-        if 2 * size != players:
-            yield ~members
+def _all(players: int, size: int) -> list[NDArray[np.bool_]]:
+    """Every coalition of this size or its complement's."""
+    both = {size, players - size}
+    chosen = (c for each in both for c in itertools.combinations(range(players), each))
+    return [np.isin(np.arange(players), members) for members in chosen]
+
+
+def _some(players: int, size: int, number: int, rng: np.random.Generator) -> list[NDArray[np.bool_]]:
+    """An even number of them, distinct, each with its complement."""
+    drawn: dict[bytes, NDArray[np.bool_]] = {}
+    while len(drawn) < number:
+        members = np.isin(np.arange(players), rng.choice(players, size, replace=False))
+        drawn |= {members.tobytes(): members, (~members).tobytes(): ~members}
+    return list(drawn.values())
