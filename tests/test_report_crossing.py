@@ -100,7 +100,7 @@ def test_each_corner_has_generator_and_judge_in_both_roles(store: Store, page: s
 def test_the_table_says_how_to_read_it_and_what_the_judge_is_worth(page: str) -> None:
     plain = " ".join(page.split())
     assert "along a row the edits stay the same, so a difference is the judge's doing" in plain
-    (note,) = re.findall(r'<p class="note">(Independent judge.*?)</p>', plain)
+    (note,) = re.findall(r'<p class="note"><b>flips</b> (Independent judge.*?)</p>', plain)
     assert JUDGE["judge"] in note
     assert "75.0 % of 12 texts (95 % interval 50.0 % to 90.0 %); guessing gives 25.0 %" in note
 
@@ -189,16 +189,22 @@ def key(variant: str) -> CellKey:
     )
 
 
-def test_a_note_that_all_variants_share_is_said_once_and_others_by_name() -> None:
+def test_a_note_that_all_variants_share_is_said_once_and_others_by_variant() -> None:
     found = notes(
         [
-            (key("full"), {"model": "tiny", "seconds": {"mean": 1.25}}),
-            (key("q"), {"model": "tiny", "seconds": {"mean": 2.5}}),
+            (key("full"), {"model": "tiny", "seconds": {"mean": 1.25}, "leaking": None}),
+            (key("q"), {"model": "tiny", "seconds": {"mean": 2.5}, "leaking": 3}),
         ]
     )
-    assert found == {
-        ("e", "d"): {"s": ["Model: tiny.", "full: Seconds: mean 1.25.", "q: Seconds: mean 2.50."]}
-    }
+    (note,) = found["e", "d"]
+    assert (note.scorer, note.shared, note.columns) == ("s", ["Model: tiny."], ["seconds", "leaking"])
+    assert note.lines == {"full": ["mean 1.25", "–"], "q": ["mean 2.50", "3"]}
+
+
+def test_what_only_some_variants_note_is_shown_by_variant() -> None:
+    ((note,),) = notes([(key("full"), {}), (key("q"), {"model": "<b>"})]).values()
+    assert note.shared == []
+    assert note.lines == {"full": ["–"], "q": ["<b>"]}
 
 
 # Flips against the size of edits

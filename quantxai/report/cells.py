@@ -32,6 +32,25 @@ PLACED = frozenset(
 )
 """Fields with a place of their own, or of no interest item by item; all others are listed."""
 
+_FIELDS = {
+    "scores": "labels",
+    "tried": "insertions tried",
+    "flipped": "insertions that flip",
+    "inserted": "inserted word",
+    "place": "words before it",
+    "edited_predicted": "prediction then",
+    "sentences": "chain of thought",
+    "early": "answers after none, one … of its sentences",
+    "mistake": "sentences before the mistake",
+    "mistaken": "sentence with the mistake",
+    "continued": "how it goes on",
+    "mistaken_predicted": "answer then",
+    "suggested": "suggested label",
+    "remark": "in the words",
+    "biased_predicted": "prediction then",
+}
+"""What fields are called where their names alone say too little."""
+
 Row = Mapping[str, Any]
 
 
@@ -136,9 +155,11 @@ def make_cell(observed: Observed, variant: str) -> Cell:
 def pairs(row: Row, names: Sequence[str]) -> Markup:
     """Return the named fields a row has, as a list of terms and values."""
     body = Markup("").join(
-        Markup("<dt>{}</dt><dd>{}</dd>").format(metric_label(name), value(row[name], row, name))
+        Markup("<dt>{}</dt><dd>{}</dd>").format(
+            _FIELDS.get(name, metric_label(name)), value(row[name], row, name)
+        )
         for name in names
-        if name in row
+        if row.get(name) not in (None, "", [])
     )
     return Markup("<dl>{}</dl>").format(body) if body else body
 

@@ -4,45 +4,75 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from quantxai.manifest import CellKey
-from quantxai.report.text import count, level, listing, metric_label, significant
+from quantxai.report.text import count, level, metric_label, significant
 
-__all__ = ["notes"]
+__all__ = ["Note", "notes"]
 
 
-def notes(found: Iterable[tuple[CellKey, Mapping[str, Any]]]) -> dict[tuple[str, str], dict[str, list[str]]]:
-    """Return the notes by explainer and data set, then by scorer; what all variants share is said once.
+@dataclass(frozen=True)
+class Note:
+    """What one scorer noted on one explainer and data set.
+
+    Attributes:
+        scorer: its name.
+        shared: sentences that hold for all variants.
+        columns: names of what differs between variants.
+        lines: its values by variant, in the order of columns.
+    """
+
+    scorer: str
+    shared: list[str]
+    columns: list[str]
+    lines: dict[str, list[str]]
+
+
+def notes(found: Iterable[tuple[CellKey, Mapping[str, Any]]]) -> dict[tuple[str, str], list[Note]]:
+    """Return the notes by explainer and data set.
 
     Args:
         found: as `Store.notes` returns them.
     """
-    cells = list(found)
-    by_text: dict[tuple[str, str], dict[tuple[str, str], list[str]]] = {}
-    scored: dict[tuple[str, str, str], set[str]] = {}
-    for key, of in cells:
-        scorer, place = str(key.scorer), (key.explainer, key.dataset)
-        scored.setdefault((*place, scorer), set()).add(key.variant)
-        for name, value in of.items():
-            told = by_text.setdefault(place, {}).setdefault((scorer, _sentence(name, value)), [])
-            if key.variant not in told:
-                told.append(key.variant)
-    result: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for place, texts in by_text.items():
-        for (scorer, text), variants in texts.items():
-            shared = len(variants) == len(scored[(*place, scorer)])
-            lead = "" if shared else f"{listing(variants)}: "
-            result.setdefault(place, {}).setdefault(scorer, []).append(lead + text)
-    return result
+    by_scorer: dict[tuple[str, str], dict[str, dict[str, dict[str, Any]]]] = {}
+    for key, noted in found:
+        place = by_scorer.setdefault((key.explainer, key.dataset), {})
+        place.setdefault(str(key.scorer), {}).setdefault(key.variant, {}).update(noted)
+    return {
+        place: [_note(scorer, by_variant) for scorer, by_variant in scorers.items()]
+        for place, scorers in by_scorer.items()
+    }
 
 
-def _sentence(name: str, value: Any) -> str:
-    label = metric_label(name)
-    label = label[:1].upper() + label[1:]
+def _note(scorer: str, by_variant: Mapping[str, Mapping[str, Any]]) -> Note:
+    names = dict.fromkeys(name for noted in by_variant.values() for name in noted)
+    shared, columns = [], []
+    for name in names:
+        texts = {_told(noted[name]) if name in noted else None for noted in by_variant.values()}
+        (text, *others) = texts
+        if others or text is None:
+            columns.append(name)
+        else:
+            shared.append(f"{_capital(metric_label(name))}: {text}.")
+    lines = {
+        variant: [_told(noted[name]) if name in noted else "–" for name in columns]
+        for variant, noted in by_variant.items()
+    }
+    return Note(scorer, shared, columns, lines if columns else {})
+
+
+def _told(value: Any) -> str:
     if isinstance(value, Mapping) and {"accuracy", "low", "high", "n"} <= value.keys():
-        return f"{label}: {_accuracy(value)}"
-    return f"{label}: {_plain(value)}."
+        return _accuracy(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{metric_label(str(name))} {_told(part)}" for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_told, value))
+    if isinstance(value, float):
+        return significant(value)
+    return "–" if value is None else metric_label(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _accuracy(value: Mapping[str, Any]) -> str:
@@ -53,16 +83,8 @@ def _accuracy(value: Mapping[str, Any]) -> str:
         f"{what} the gold one for {level(value['accuracy'], 'proportion')} of {count(int(value['n']), 'text')} "
         f"(95 % interval {ends})"
     )
-    return (
-        f"{text}; guessing gives {level(value['chance'], 'proportion')}." if "chance" in value else f"{text}."
-    )
+    return f"{text}; guessing gives {level(value['chance'], 'proportion')}" if "chance" in value else text
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{metric_label(str(key))} {_plain(part)}" for key, part in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
-    if isinstance(value, float):
-        return significant(value)
-    return value if isinstance(value, str) else json.dumps(value)
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -122,13 +122,12 @@ def _few_groups(manifest: Manifest, findings: Sequence[Finding]) -> list[str]:
     """Return a warning for data sets with so few groups that Holm cannot let any result through."""
     family = sum(f.p is not None for f in findings)
     alpha = float(manifest.analysis.get("alpha", 0.05))
-    few = {
-        f.dataset: f.groups
-        for f in findings
-        if f.test == "sign-flip-permutation" and family * 2.0 ** (1 - f.groups) >= alpha
-    }
+    few: dict[str, int] = {}
+    for f in findings:
+        if f.test == "sign-flip-permutation" and family * 2.0 ** (1 - f.groups) >= alpha:
+            few[f.dataset] = min(f.groups, few.get(f.dataset, f.groups))
     return [
-        f"Some results on {dataset} rest on {groups} independent groups of items: too few for any change, "
+        f"Some results on {dataset} rest on {count(groups, 'independent group')} of items: too few for any change, "
         f"however large, to be told from chance among {family} comparisons."
         for dataset, groups in few.items()
     ]

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from quantxai.records import Finding, Metric
 from quantxai.report import plots, prose, text
 from quantxai.report.crossing import FLIPS, Crossing, crossing
+from quantxai.report.notes import Note
 from quantxai.report.tradeoff import tradeoff
 
 __all__ = ["Compared", "Group", "Row", "by_scorer", "make_group"]
@@ -26,7 +27,7 @@ _HEADLINES = (
     ("recall.logprob",),
     ("recall.reciprocal_rank",),
     ("prediction.accuracy",),
-    ("bertscore.sentence_cosine", "bertscore.f1"),
+    ("bertscore.sentence_cosine", "bertscore.bertscore_f1"),
     ("rouge.rouge_l",),
     ("simulatability.gain",),
     ("bartscore.bartscore",),
@@ -64,6 +65,7 @@ class Group:
         entry: the manifest's description of both.
         rows: one per metric, those of one scorer together.
         folded: further metrics, of lesser interest: beyond chance none of the quantized variants changed.
+        empty: names of metrics of which no item could be compared.
         panels: title, caption and picture of the plots.
         crossing: flip rates by generator and judge, where edits were judged.
         tradeoff: flips against how much is changed; empty where one of them is missing.
@@ -78,11 +80,12 @@ class Group:
     entry: dict[str, Any]
     rows: list[Row]
     folded: list[Row]
+    empty: list[str]
     panels: list[tuple[str, str, Markup]]
     crossing: Crossing | None
     tradeoff: Markup
-    crossing_notes: list[str]
-    notes: list[str]
+    crossing_notes: list[Note]
+    notes: list[Note]
     failed: dict[str, dict[str, int]]
     measured: dict[str, int]
 
@@ -123,7 +126,7 @@ def make_group(
     findings: Sequence[Finding],
     rows: Sequence[Mapping[str, Any]],
     measurements: pd.DataFrame,
-    notes: Mapping[str, list[str]],
+    notes: Sequence[Note],
 ) -> Group:
     """Work out one explainer on one data set.
 
@@ -133,12 +136,13 @@ def make_group(
         findings: its own.
         rows: its rows.
         measurements: its measurements that have a value.
-        notes: what its scorers noted, by scorer.
+        notes: what its scorers noted.
     """
     explainer, dataset = str(entry["explainer"]), str(entry["dataset"])
     lines = _lines(findings, run.metrics, run.variants[1:])
     shown = {point.variant for point in run.points}
-    first, folded = _by_interest(lines, shown)
+    filled = [row for row in lines if any(f.n for f in row.findings.values())]
+    first, folded = _by_interest(filled, shown)
     judging = set(measurements[measurements.metric.isin(FLIPS)].scorer)
     return Group(
         explainer=explainer,
@@ -146,11 +150,12 @@ def make_group(
         entry=entry,
         rows=first,
         folded=folded,
-        panels=_panels(lines, run.points, dataset),
+        empty=[row.metric.name for row in lines if row not in filled],
+        panels=_panels(filled, run.points, dataset),
         crossing=crossing(measurements, run.variants),
         tradeoff=tradeoff(measurements, run.metrics.values(), run.points, run.variants[0], run.analysis),
-        crossing_notes=[line for scorer, lines in notes.items() if scorer in judging for line in lines],
-        notes=[line for scorer, lines in notes.items() if scorer not in judging for line in lines],
+        crossing_notes=[note for note in notes if note.scorer in judging],
+        notes=[note for note in notes if note.scorer not in judging],
         failed=_failed(rows),
         measured=dict(Counter(str(row["variant"]) for row in rows)),
     )

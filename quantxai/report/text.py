@@ -52,7 +52,7 @@ def level(value: float | None, unit: str) -> str:
     """Return a metric's value: a proportion in percent, anything else in its own unit."""
     if value is None or math.isnan(value):
         return _DASH
-    return f"{100 * value:.1f}{_SPACE}%" if unit == "proportion" else significant(value)
+    return f"{100 * value:.1f}{_SPACE}%".replace("-", _MINUS) if unit == "proportion" else significant(value)
 
 
 def change(value: float | None, unit: str, places: int | None = None) -> str:

@@ -77,7 +77,7 @@ def make_report(store: Store) -> Report:
             [finding for finding in findings if (finding.explainer, finding.dataset) == place],
             rows[place],
             measured[place],
-            told.get(place, {}),
+            told.get(place, []),
         )
         for entry, place in zip(manifest.explainers, rows, strict=True)
     ]
@@ -87,6 +87,7 @@ def make_report(store: Store) -> Report:
         for place, found in rows.items()
         if found
     ]
+    compared = [f for group in groups for row in group.all_rows for f in row.findings.values()]
     headline, basis = text.answer([f for f in findings if f.variant not in controls], variants)
     columns, lines = _receipts(manifest, receipts)
     return Report(
@@ -95,7 +96,7 @@ def make_report(store: Store) -> Report:
         headline=headline,
         basis=basis,
         incomplete=_incomplete(store, manifest, findings, failures),
-        caveats=[*prose.caveats(manifest, findings, receipts), *prose.truncation(manifest, truncated)],
+        caveats=[*prose.caveats(manifest, compared, receipts), *prose.truncation(manifest, truncated)],
         methods=prose.methods(manifest, findings),
         references=prose.references(manifest),
         variants=variants,
