@@ -24,19 +24,20 @@ class NotComparable(InputError):
     """Variants were computed under different conditions."""
 
 
-def engine() -> str:
-    """Return what computes on this machine, by version."""
+def engine(name: str = "transformers") -> str:
+    """Return what computes on this machine, by version; `name` is the library that runs the model."""
     versions = machine.versions()
-    return ", ".join(f"{name} {versions.get(name, '?')}" for name in ("transformers", "torch"))
+    return ", ".join(f"{package} {versions.get(package, '?')}" for package in (name, "torch"))
 
 
-def conditions(base_weights: str, batch_tokens: int, tokenizer: Any) -> dict[str, Any]:
+def conditions(base_weights: str, batch_tokens: int, tokenizer: Any, runs_on: str) -> dict[str, Any]:
     """Return the conditions of a cell that is computed now.
 
     Args:
         base_weights: digest of the parent model.
         batch_tokens: tokens a batch may hold.
         tokenizer: the transformers tokenizer in use.
+        runs_on: the library that runs the model.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     found = {
@@ -47,7 +48,7 @@ def conditions(base_weights: str, batch_tokens: int, tokenizer: Any) -> dict[str
         "base_weights": base_weights,
         "batch_tokens": batch_tokens,
         "decoding": "greedy",
-        "engine": engine(),
+        "engine": engine(runs_on),
     }
     return {name: found[name] for name in NAMES}
 

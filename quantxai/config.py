@@ -30,6 +30,7 @@ __all__ = [
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Execution = Literal["auto", "dequantized", "kernel"]
+Engine = Literal["transformers", "vllm"]
 
 
 class ModelConfig(Record):
@@ -136,6 +137,11 @@ class SweepConfig(Record):
     """A whole sweep."""
 
     seed: int = Field(0, ge=0, description="Seed of everything random but calibration.")
+    engine: Engine = Field(
+        "transformers",
+        description="What runs the models. vllm (an extra) takes checkpoints and offers texts and their "
+        "probabilities alone: no hidden states, no gradients.",
+    )
     batch_tokens: int = Field(4096, ge=64, description="Tokens a batch may hold, the same for every variant.")
     workers: int | None = Field(
         None, ge=1, description="Variants run at the same time; two on a CPU, one on a GPU where left out."

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from quantxai.caches import merged
-from quantxai.errors import InputError
 from quantxai.lm import Generation
 from quantxai.prefixes import Row
+from quantxai.tokenized import check_sampling
 
 __all__ = ["Batch", "Ending", "Sampling"]
 
@@ -89,17 +89,6 @@ class Sampling:
             logits = logits.float() / self._temperature + gumbel
         found: list[int] = logits.argmax(-1).tolist()
         return found
-
-
-def check_sampling(prompts: Sequence[str], temperature: float, seeds: Sequence[int] | None) -> None:
-    """Raise InputError for a temperature below 0, or above it without a seed for each prompt."""
-    if not temperature >= 0:
-        raise InputError(f"temperature = {temperature}: it is 0 for the most likely tokens, or larger")
-    if temperature and len(seeds or ()) != len(prompts):
-        raise InputError(
-            f"temperature = {temperature} with {len(seeds or ())} seeds for {len(prompts)} prompts: give each "
-            "prompt a seed, or the temperature 0"
-        )
 
 
 @dataclass

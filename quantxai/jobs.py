@@ -89,7 +89,9 @@ class RunVariant(Job):
             send("line", f"{self.variant.name}: explaining {items} items")
             start = time.perf_counter()
             lm = open_lm(self.variant, self.parent, self.batch_tokens)
-            under = conditions(self.variant.model.digest, self.batch_tokens, lm.tokenizer)
+            under = conditions(
+                self.variant.model.digest, self.batch_tokens, lm.tokenizer, self.variant.engine
+            )
             seconds = round(time.perf_counter() - start, 3)
             receipt = {**receipt, "load_started": round(time.time() - seconds, 3), "load_seconds": seconds}
             for cell in sorted(self.cells, key=lambda c: -len(c.items)):
@@ -324,9 +326,16 @@ class LoadedModels(ScoringContext):
 
 def open_lm(variant: Variant, parent: Path, batch_tokens: int) -> Any:
     """Load a prepared variant behind the LanguageModel interface."""
+    tokenizer = load_tokenizer(parent)
+    if variant.engine == "vllm":
+        from quantxai.vllm_engine import VllmModel
+
+        checkpoint = variant.twin or variant.source(parent)
+        context = architecture(parent).context
+        return VllmModel(checkpoint, tokenizer, parent, context=context, dtype=variant.dtype)
     from quantxai.engine import TransformersModel
 
-    return TransformersModel(load_variant(variant, parent), load_tokenizer(parent), batch_tokens=batch_tokens)
+    return TransformersModel(load_variant(variant, parent), tokenizer, batch_tokens=batch_tokens)
 
 
 def open_encoder(device: str) -> Any:

@@ -16,8 +16,8 @@ __all__ = ["cores", "default_device", "default_dtype", "has_packages", "host", "
 
 PACKAGES = (
     "quantxai", "torch", "transformers", "accelerate", "gptqmodel", "bitsandbytes", "torchao", "optimum",
-    "compressed-tensors", "sentence-transformers", "numpy", "pandas", "pyarrow", "duckdb", "scipy", "statsmodels",
-    "rapidfuzz", "pydantic",
+    "compressed-tensors", "sentence-transformers", "vllm", "numpy", "pandas", "pyarrow", "duckdb", "scipy",
+    "statsmodels", "rapidfuzz", "pydantic",
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from quantxai.models import ModelSource, resolve
 from quantxai.records import Item, digest
 from quantxai.store import Store
 from quantxai.variants import Variant, resolve_variants
+from quantxai.vllm_engine import OFFERED
 
 __all__ = ["Entry", "Plan", "RowCell", "ScoreCell", "check_place", "deal", "done", "make_plan"]
 
@@ -164,6 +165,8 @@ def make_plan(config: SweepConfig, model: ModelSource | None = None) -> Plan:
     variants = tuple(resolve_variants(config, model))
     entries = tuple(_entry(e, config.seed) for e in config.explainers)
     _check_calibration(config, entries)
+    if config.engine == "vllm":
+        _check_vllm(variants, entries)
     rows = tuple(
         RowCell(_row_key(config, v, e, shard, items), v, e, items)
         for v in variants
@@ -217,6 +220,23 @@ def _entry(config: ExplainerConfig, seed: int) -> Entry:
         )
     items = take(dataset, config.n, seed).items
     return Entry(config, explainer, dataset, deal(items, math.ceil(len(items) / config.cell_items)))
+
+
+def _check_vllm(variants: Sequence[Variant], entries: Sequence[Entry]) -> None:
+    """Raise ConfigError for what vLLM cannot run."""
+    for variant in variants:
+        if not variant.on_disk:
+            raise ConfigError(
+                f"variant '{variant.name}': engine = \"vllm\" runs checkpoints, and {variant.quantizer.method} "
+                'quantizes when it loads. Set execution = "dequantized", where it has one, or leave it out.'
+            )
+    for entry in entries:
+        beyond = sorted(entry.explainer.needs - OFFERED)
+        if beyond:
+            raise ConfigError(
+                f"[[explainers]] '{entry.config.name}': needs {' and '.join(beyond)} of a model, and engine = "
+                f'"vllm" offers {" and ".join(sorted(OFFERED))} alone. Use engine = "transformers" for it.'
+            )
 
 
 def _check_calibration(config: SweepConfig, entries: Sequence[Entry]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from quantxai.errors import InputError, ModelError
 from quantxai.lm import Dialogue, LanguageModel
 
-__all__ = ["TokenizedModel"]
+__all__ = ["TokenizedModel", "check_sampling"]
 
 DATE = "26 Jul 2024"
 """What a chat template that writes the day into its prompt is told (Llama 3.2's own default)."""
@@ -110,3 +110,14 @@ class TokenizedModel(LanguageModel):
                 f"a prompt of {longest - extra} tokens with {extra} to generate is longer than the model's "
                 f"context of {self.context} tokens; shorten the texts or choose another model"
             )
+
+
+def check_sampling(prompts: Sequence[str], temperature: float, seeds: Sequence[int] | None) -> None:
+    """Raise InputError for a temperature below 0, or above it without a seed for each prompt."""
+    if not temperature >= 0:
+        raise InputError(f"temperature = {temperature}: it is 0 for the most likely tokens, or larger")
+    if temperature and len(seeds or ()) != len(prompts):
+        raise InputError(
+            f"temperature = {temperature} with {len(seeds or ())} seeds for {len(prompts)} prompts: give each "
+            "prompt a seed, or the temperature 0"
+        )

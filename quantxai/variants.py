@@ -12,7 +12,7 @@ from quantxai.config import Calibration, SweepConfig, VariantConfig
 from quantxai.datasets import calibration_texts
 from quantxai.errors import ConfigError, MissingExtra, nearest
 from quantxai.files import safe_name
-from quantxai.methods import MatchedControl, Quantizer
+from quantxai.methods import MatchedControl, Quantizer, Unquantized
 from quantxai.models import ModelSource, cache_directory
 from quantxai.records import digest
 
@@ -36,6 +36,7 @@ class Variant:
         execution: dequantized or kernel.
         parent_dtype: compute type of the parent it is measured against.
         of: the variant a control is matched to.
+        engine: the library that runs it.
     """
 
     config: VariantConfig
@@ -47,6 +48,7 @@ class Variant:
     execution: str
     parent_dtype: str
     of: Variant | None = None
+    engine: str = "transformers"
 
     @property
     def name(self) -> str:
@@ -68,7 +70,7 @@ class Variant:
     @property
     def digest(self) -> str:
         """SHA-256 of everything the variant's outputs depend on."""
-        return digest([self.weights_digest, self.dtype, self.device, self.execution])
+        return digest([self.weights_digest, self.dtype, self.device, self.execution, self.engine])
 
     @property
     def folder(self) -> Path:
@@ -86,6 +88,13 @@ class Variant:
     def twin(self) -> Path | None:
         """The dequantized twin; null where the variant runs on its kernel."""
         return self.folder / f"twin-{self.dtype}" if self.execution == "dequantized" else None
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether what it runs is a checkpoint as it lies there; others are quantized when they are loaded."""
+        made_elsewhere = type(self.quantizer).own_source is not Quantizer.own_source
+        unquantized = isinstance(self.quantizer, Unquantized)
+        return self.twin is not None or self.checkpoint is not None or made_elsewhere or unquantized
 
     @property
     def made(self) -> Path:
@@ -121,7 +130,7 @@ def resolve_variants(config: SweepConfig, model: ModelSource) -> list[Variant]:
     device = machine.default_device() if config.model.device == "auto" else config.model.device
     dtype = machine.default_dtype(device) if config.model.dtype == "auto" else config.model.dtype
     found = {e.name: _resolve(e, model, config.calibration, dtype, device) for e in config.variants}
-    return [_matched(variant, found) for variant in found.values()]
+    return [replace(_matched(variant, found), engine=config.engine) for variant in found.values()]
 
 
 def _matched(variant: Variant, others: Mapping[str, Variant]) -> Variant:
@@ -170,6 +179,8 @@ def check_packages(variants: list[Variant]) -> None:
     """Raise MissingExtra where a package that a variant needs is not installed."""
     for name in machine.has_packages(("torch", "transformers")):
         raise MissingExtra(name, "models", "running a model")
+    if any(variant.engine == "vllm" for variant in variants) and machine.has_packages(("vllm",)):
+        raise MissingExtra("vllm", "vllm", 'engine = "vllm"')
     for variant in variants:
         for name in machine.has_packages(variant.quantizer.packages):
             raise MissingExtra(name, "models", f"the quantizer '{variant.quantizer.method}'")
