@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from explainers.asking import Asking, Explaining, Failure, Order
-from explainers.shapley import Coalitions, coalitions, shapley_values
+from explainers.shapley import coalitions, shapley_values
 from quantxai.datasets import Dataset
 from quantxai.lm import LanguageModel
 from quantxai.methods import Work
 from quantxai.records import Item, Row, digest
 
-__all__ = ["CCSHAP", "CCSHAPRow", "Player", "masked", "players_of", "ratios"]
+__all__ = ["CCSHAP", "CCSHAPRow", "Player", "games", "masked", "players_of", "ratios"]
 
 MASK = "..."
 """What shap's text masker puts in place of masked tokens where the tokenizer has no mask token."""
@@ -80,7 +80,7 @@ class CCSHAP(Explaining):
         description="Most players: words are joined with their neighbours to at most so many.",
     )
     coalitions: int = Field(
-        default=128,
+        default=200,
         description="Most masked inputs per item: all 2^n with n players where there are no more (exact), "
         "else a sample.",
     )
@@ -115,8 +115,10 @@ class CCSHAP(Explaining):
             players = players_of(item, asking.parts, self.players)
             rng = np.random.default_rng(int(digest([seed, item.id])[:16], 16))
             asked = coalitions(len(players), self.coalitions, rng)
-            found = explanation and _contributions(lm, asking, item, label, explanation, players, asked)
-            to_prediction, to_explanation = found or (np.empty((0, 1)), np.empty((0, 1)))
+            found: NDArray[np.float64] = np.empty((0, 2))
+            if explanation is not None:
+                values = games(lm, asking, item, label, explanation, players, asked.members)
+                found = shapley_values(asked, values)
             yield CCSHAPRow(
                 item=item.id,
                 group=item.group,
@@ -128,10 +130,10 @@ class CCSHAP(Explaining):
                 raw=generation.text,
                 failure=failure,
                 players=[player.words for player in players],
-                to_prediction=to_prediction[:, 0].tolist(),
-                to_explanation=ratios(to_explanation).mean(axis=1).tolist(),
-                tokens=to_explanation.shape[1] if found else 0,
-                coalitions=len(asked.members) if found else 0,
+                to_prediction=found[:, 0].tolist(),
+                to_explanation=ratios(found[:, 1:]).mean(axis=1).tolist(),
+                tokens=found.shape[1] - 1 if explanation else 0,
+                coalitions=len(asked.members) if explanation else 0,
             )
 
 
@@ -178,25 +180,34 @@ def ratios(contributions: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(contributions / np.where(total == 0, 1, total))
 
 
-def _contributions(
+def games(
     lm: LanguageModel,
     asking: Asking,
     item: Item,
     label: str,
     explanation: str,
     players: Sequence[Player],
-    asked: Coalitions,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Shapley values, nats: of the predicted answer [players, 1] and of the explanation [players, tokens]."""
+    members: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Return what coalitions are worth: log-probabilities, nats.
+
+    Args:
+        lm: the model.
+        asking: how it is asked.
+        item: what about.
+        label: its prediction.
+        explanation: its explanation.
+        players: the item's words.
+        members: who is in [coalitions, players].
+
+    Returns:
+        Of the predicted answer, then of each token of the explanation [coalitions, 1 + tokens].
+    """
     inputs = [
-        item.model_copy(update={"fields": {**item.fields, **masked(players, members)}})
-        for members in asked.members
+        item.model_copy(update={"fields": {**item.fields, **masked(players, inside)}}) for inside in members
     ]
     words = [f" {word}" for word in asking.words]
     answers = lm.choices([asking.answer_prompt(i) for i in inputs], words)
     prompts = [asking.explanation_prompt(i, label) for i in inputs]
     tokens = [found.logprobs for found in lm.logprobs(prompts, [f" {explanation}"] * len(prompts))]
-    return (
-        shapley_values(asked, answers[:, [asking.labels.index(label)]]),
-        shapley_values(asked, np.array(tokens)),
-    )
+    return np.column_stack([answers[:, asking.labels.index(label)], np.array(tokens)])
