@@ -14,8 +14,9 @@ from synthetic import QUALITY, make_run
 
 from quantxai.records import Metric
 from quantxai.report import build_report
-from quantxai.report.cells import Cell, Word, value
+from quantxai.report.cells import Cell, Word
 from quantxai.report.crossing import FLIPS
+from quantxai.report.fields import value
 from quantxai.report.items import Section, item_texts, section
 from quantxai.report.results import Compared
 from quantxai.store import Store
@@ -199,6 +200,14 @@ def test_long_values_are_compact() -> None:
     assert value(True) == "True"
     labelled = {"labels": ["yes", "no"], "scores": [math.log(0.5), math.log(0.25)]}
     assert value(labelled["scores"], labelled, "scores") == "yes 50\u00a0%, no 25\u00a0%"
+
+
+def test_contributions_stand_beside_their_words_the_largest_first() -> None:
+    row = {"players": [f"w{i}" for i in range(8)], "to_prediction": [0.1, -2.5, 0, 0.5, 0.2, 0.3, 0.4, 0.05]}
+    assert value(row["to_prediction"], row, "to_prediction") == (
+        "w1 −2.50, w3 +0.50, w6 +0.40, w5 +0.30, w4 +0.20, w0 +0.10"
+    )
+    assert value([], row, "to_prediction") == ""
 
 
 def test_an_item_whose_text_an_explainer_does_not_store_has_it_from_another() -> None:

@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup, escape
 
 from quantxai.records import Metric
 from quantxai.report.crossing import FLIPS, flip_metric
+from quantxai.report.fields import Row, cut, pairs, probability
 from quantxai.report.marking import marked
-from quantxai.report.text import count, level, metric_label, significant
+from quantxai.report.text import count, level, metric_label
 
-__all__ = ["LONGEST", "PLACED", "Cell", "Observed", "Word", "make_cell", "pairs", "value"]
-
-LONGEST = 400
-"""Characters of a raw text or value that are shown."""
-_MOST_NUMBERS = 12
-"""Numbers of a list that are shown."""
-_SHORT_LIST = 80
-"""Characters up to which a list of texts stays on a line."""
-PLACED = frozenset(
-    {
-        *("text", "part", "original", "prompt", "context", "gold", "reference"),
-        *("edited", "explanation", "completion", "raw", "failure", "predicted", "target", "said"),
-        *("labels", "original_scores", "edited_scores", "steps", "samples", "sample_labels"),
-        *("stopped", "tokens", "aliases", "logprob", "rank"),
-    }
-)
-"""Fields with a place of their own, or of no interest item by item; all others are listed."""
-
-_FIELDS = {
-    "scores": "labels",
-    "tried": "insertions tried",
-    "flipped": "insertions that flip",
-    "inserted": "inserted word",
-    "place": "words before it",
-    "edited_predicted": "prediction then",
-    "sentences": "chain of thought",
-    "early": "answers after none, one … of its sentences",
-    "mistake": "sentences before the mistake",
-    "mistaken": "sentence with the mistake",
-    "continued": "how it goes on",
-    "mistaken_predicted": "answer then",
-    "suggested": "suggested label",
-    "remark": "in the words",
-    "biased_predicted": "prediction then",
-}
-"""What fields are called where their names alone say too little."""
-
-Row = Mapping[str, Any]
+__all__ = ["Cell", "Observed", "Word", "make_cell"]
 
 
 @dataclass(frozen=True)
@@ -152,40 +114,6 @@ def make_cell(observed: Observed, variant: str) -> Cell:
     )
 
 
-def pairs(row: Row, names: Sequence[str]) -> Markup:
-    """Return the named fields a row has, as a list of terms and values."""
-    body = Markup("").join(
-        Markup("<dt>{}</dt><dd>{}</dd>").format(
-            _FIELDS.get(name, metric_label(name)), value(row[name], row, name)
-        )
-        for name in names
-        if row.get(name) not in (None, "", [])
-    )
-    return Markup("<dl>{}</dl>").format(body) if body else body
-
-
-def value(of: Any, row: Row | None = None, name: str = "") -> str | Markup:
-    """Return a stored value as a reader wants it: short, long lists and texts cut, escaped where HTML.
-
-    Args:
-        of: a scalar or a list of them.
-        row: where it is from: `labels` says what scores are about.
-        name: of the field.
-    """
-    if not isinstance(of, list | tuple):
-        return significant(of) if isinstance(of, float) else _cut(str(of))
-    labels = (row or {}).get("labels") or []
-    if name.endswith("scores") and len(labels) == len(of):
-        return ", ".join(_probability(label, score) for label, score in zip(labels, of, strict=True))
-    if any(isinstance(part, str) for part in of):
-        if sum(map(len, map(str, of))) <= _SHORT_LIST:
-            return ", ".join(map(str, of))
-        parts = (Markup("<li>{}</li>").format(_cut(str(part))) for part in of)
-        return Markup("<ol>{}</ol>").format(Markup("").join(parts))
-    shown = ", ".join(str(value(part)) for part in of[:_MOST_NUMBERS])
-    return shown if len(of) <= _MOST_NUMBERS else f"{shown}, … ({len(of)} in all)"
-
-
 def _texts(row: Row, listed: Sequence[str]) -> Markup:
     """The edit, the explanation, what was generated in place of a usable text, and the other fields."""
     parts = []
@@ -194,7 +122,7 @@ def _texts(row: Row, listed: Sequence[str]) -> Markup:
     if "explanation" in row:
         parts.append(Markup("<p>{}</p>").format(str(row["explanation"])))
     if "failure" in row and row.get("raw"):
-        parts.append(Markup("<p><q>{}</q></p>").format(_cut(str(row["raw"]))))
+        parts.append(Markup("<p><q>{}</q></p>").format(cut(str(row["raw"]))))
     parts.append(pairs(row, listed))
     return Markup("").join(parts)
 
@@ -213,11 +141,7 @@ def _labels_note(row: Row) -> str:
 
 def _own_label(row: Row, scores: str, label: str) -> str:
     labels, found = list(row.get("labels", ())), row.get(scores)
-    return _probability(label, found[labels.index(label)]) if found and label in labels else label
-
-
-def _probability(label: str, score: float) -> str:
-    return f"{label} {100 * math.exp(min(score, 0.0)):.0f}\N{NO-BREAK SPACE}%"
+    return probability(label, found[labels.index(label)]) if found and label in labels else label
 
 
 def _words(observed: Observed, variant: str) -> Iterator[Word]:
@@ -279,10 +203,10 @@ def _steps(row: Row) -> Iterator[tuple[str, list[str]]]:
 
 def _fact(observed: Observed, row: Row) -> Markup:
     first = next(iter(observed.rows.values()))
-    completion = _cut(str(row.get("completion", "")).strip())
+    completion = cut(str(row.get("completion", "")).strip())
     if row is first:
         return escape(completion)
-    return marked(_cut(str(first.get("completion", "")).strip()), completion)
+    return marked(cut(str(first.get("completion", "")).strip()), completion)
 
 
 def _fact_note(row: Row) -> str:
@@ -292,7 +216,3 @@ def _fact_note(row: Row) -> str:
     if "logprob" in row:
         notes.append(f"{row['logprob']:.2f}".replace("-", "\N{MINUS SIGN}"))
     return " · ".join(notes)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

@@ -11,7 +11,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from quantxai.records import Metric
-from quantxai.report.cells import PLACED, Cell, Observed, make_cell, pairs, value
+from quantxai.report.cells import Cell, Observed, make_cell
+from quantxai.report.fields import PLACED, field_label, pairs, value
 from quantxai.report.results import Compared
 
 __all__ = ["ItemView", "Section", "item_texts", "section"]
@@ -68,7 +69,7 @@ class Section:
         variants: those that have rows, parent first.
         items: at most `MOST_ITEMS`.
         total: how many there are.
-        constants: fields that are the same in all rows, name and value.
+        constants: fields that are the same in all rows, name in words and value.
     """
 
     explainer: str
@@ -174,7 +175,7 @@ class _Section:
             self._item(item, outcome, common, listed, texts.get(item, {}), item in truncated)
             for item in shown
         ]
-        told = [(name, value(first[name])) for name in constants]
+        told = [(field_label(name), value(first[name])) for name in constants]
         return Section(*self.place, self.layout, outcome, self.variants, items, len(ids), told)
 
     def _sorted_fields(self) -> tuple[list[str], list[str], list[str]]:

@@ -11,24 +11,63 @@ from quantxai.report.text import count, listing, metric_label
 
 __all__ = ["caveats", "direction", "methods", "references", "truncation"]
 
-_METHODS = {
+_METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "counterfactual": (
         "Counterfactuals: the model is shown a text, the label it gives it itself and another label, and "
-        "asked for an edited text with that label in one prompt (Bhattacharjee et al. 2024). Without a "
-        "usable edit (nothing readable, nothing at all, or no change) an item counts as not flipped, and "
-        "its other metrics are missing.",
-        "Bhattacharjee, Moraffah, Garland, Liu 2024: Zero-shot LLM-guided counterfactual generation (FIZLE). "
-        "arXiv 2405.04793.",
+        "asked for an edited text with that label: at once (naive), after naming the words behind its label "
+        "(guided; both Bhattacharjee et al. 2024), or after naming latent features and their words (FLARE, "
+        "Bhattacharjee et al. 2023). Without a usable edit (nothing readable, nothing at all, or no change) an "
+        "item counts as not flipped, and its other metrics are missing.",
+        (
+            "Bhattacharjee, Moraffah, Garland, Liu 2024: Zero-shot LLM-guided counterfactual generation (FIZLE). "
+            "arXiv 2405.04793.",
+            "Bhattacharjee, Moraffah, Garland, Liu 2023: Towards LLM-guided causal explainability for black-box "
+            "text classifiers (FLARE). arXiv 2309.13340.",
+        ),
     ),
     "memorization": (
         "Knowledge memorization: the model completes facts, a subject and a relation, in the form of the LRE "
         "data (Hernandez et al. 2024). Recall looks at the greedy completion, the log-probability (nats) and "
         "the rank at the gold object.",
-        "Hernandez et al. 2024: Linearity of relation decoding in transformer language models. "
-        "arXiv 2308.09124.",
+        (
+            "Hernandez et al. 2024: Linearity of relation decoding in transformer language models. "
+            "arXiv 2308.09124.",
+        ),
+    ),
+    "natural_language": (
+        "Natural-language explanations: the model explains its answer in words, before it answers or after. The "
+        "answer is the label whose word it finds likeliest, calibrated; what it says when left to speak is kept "
+        "beside it.",
+        (),
+    ),
+    "edit_test": (
+        "Counterfactual edit test (Atanasova et al. 2023): words are inserted until one changes the prediction; a "
+        "faithful explanation of the new prediction mentions it.",
+        ("Atanasova et al. 2023: Faithfulness tests for natural language explanations. arXiv 2305.18029.",),
+    ),
+    "chain_of_thought": (
+        "Early answering and added mistakes (Lanham et al. 2023): a chain of thought is cut off, or a mistake put "
+        "into it; a prediction that stays the same was not made by the chain.",
+        ("Lanham et al. 2023: Measuring faithfulness in chain-of-thought reasoning. arXiv 2307.13702.",),
+    ),
+    "biased_features": (
+        "Biased features (Turpin et al. 2023): a wrong answer is suggested; where the prediction follows it, a "
+        "faithful explanation says so.",
+        (
+            "Turpin et al. 2023: Language models don't always say what they think: unfaithful explanations in "
+            "chain-of-thought prompting. arXiv 2305.04388.",
+        ),
+    ),
+    "cc_shap": (
+        "CC-SHAP (Parcalabescu and Frank 2024): how much each word of the input contributes to the prediction and "
+        "to the explanation, as Shapley values; compared is how alike the two are.",
+        (
+            "Parcalabescu, Frank 2024: On measuring faithfulness or self-consistency of natural language "
+            "explanations. arXiv 2311.07466.",
+        ),
     ),
 }
-"""By explainer method: what it does, and whose idea it was."""
+"""By explainer method: what it does, and whose ideas it rests on."""
 
 _REFERENCES = (
     "Wang et al. 2025: Through a compressed lens: investigating the impact of quantization on LLM "
@@ -165,4 +204,5 @@ def methods(manifest: Manifest, findings: Sequence[Finding]) -> list[str]:
 def references(manifest: Manifest) -> list[str]:
     """Return the cited works, sorted."""
     used = {str(entry.get("method")) for entry in manifest.explainers}
-    return sorted([*_REFERENCES, *(text for name, (_, text) in _METHODS.items() if name in used)])
+    own = [text for name, (_, texts) in _METHODS.items() if name in used for text in texts]
+    return sorted([*_REFERENCES, *own])
