@@ -261,7 +261,9 @@ class Asking:
 
     def _parse_answer(self, text: str) -> str | None:
         for label, word in zip(self.labels, self.words, strict=True):
-            if re.match(rf"\W*(?:{re.escape(word)}|{re.escape(label)})\b", text, re.IGNORECASE):
+            # A letter that stands for an option is a capital: "a dog" is no answer.
+            case = re.NOFLAG if len(word) == 1 else re.IGNORECASE
+            if re.match(rf"\W*(?:{re.escape(word)}|{re.escape(label)})\b", text, case):
                 return label
         return None
 

@@ -129,6 +129,27 @@ def test_predictions_are_calibrated_on_demonstrations_that_are_not_shown() -> No
     assert rows[1].predicted == "neutral"
 
 
+@pytest.mark.parametrize(
+    ("name", "said", "label"),
+    [
+        ("inference", " yes, because", "entailment"),
+        ("inference", ' "Maybe."', "neutral"),
+        ("inference", " Contradiction", "contradiction"),
+        ("inference", " Nothing", None),
+        ("claims", " unknown.", "not enough information"),
+        ("questions", " B: a lamp", "B"),
+        ("questions", " (C)", "C"),
+        ("questions", " a lamp", None),
+    ],
+)
+def test_what_is_said_is_parsed(name: str, said: str, label: str | None) -> None:
+    dataset = load_dataset(name)
+    lm = FakeLanguageModel(reply=lambda prompt: said)
+    (row,) = NaturalLanguage(order=LAST).rows(lm, dataset, dataset.items[:1], seed=0)
+    assert isinstance(row, ExplanationRow)
+    assert row.said == label
+
+
 def test_too_few_demonstrations_are_named() -> None:
     with pytest.raises(
         DataError, match=r"label '\w+' has 2 demonstrations; 6 shots need 2 of it .* Lower the option"
