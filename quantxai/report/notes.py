@@ -52,7 +52,7 @@ def _note(scorer: str, by_variant: Mapping[str, Mapping[str, Any]]) -> Note:
     for name in names:
         texts = {_told(noted[name]) if name in noted else None for noted in by_variant.values()}
         (text, *others) = texts
-        if others or text is None:
+        if others:
             columns.append(name)
         else:
             shared.append(f"{_capital(metric_label(name))}: {text}.")
