@@ -94,7 +94,8 @@ def places(
 ) -> dict[str, Place]:
     """Return each variant's mean of a metric over the items it has a value for, with its interval.
 
-    The interval of a share is exact (Clopper and Pearson 1934), that of any other mean a cluster bootstrap; with
+    The interval of a share is exact (Clopper and Pearson 1934) and takes items as independent; that of any other
+    mean is a cluster bootstrap; with
     too few groups for one, it is the mean alone.
     """
     found = {}
