@@ -31,8 +31,12 @@ from quantxai.tokenized import TokenizedModel
 
 __all__ = ["TransformersModel"]
 
-REFILL = 0.25
-"""Prompts join a running batch once there is room for this share of it: each time, it is copied."""
+REFILL = 0.5
+"""Prompts join a running batch once there is room for this share of it.
+
+Each joining copies the batch: one by one, edits of like lengths took a tenth longer on a CPU than without
+joining, in halves as long. Where lengths differ much (1 to 71 tokens), joining saves a quarter of the time.
+"""
 
 
 class TransformersModel(TokenizedModel):
