@@ -178,6 +178,7 @@ def test_scorers_describe_their_metrics(name: str) -> None:
         assert metric.name.isidentifier()
         assert metric.name == metric.name.lower()
         assert metric.description.endswith(".")
+        assert "`" not in metric.description, "the report shows it as it is"
         assert len(metric.description) > 30
 
 

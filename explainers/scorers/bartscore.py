@@ -49,8 +49,8 @@ class BartScore(Scorer):
             margin=0.1,
             unit="nats per token",
             description="Mean log-likelihood of the gold explanation's tokens given the explanation (option "
-            "`direction`: or the reverse), under one model for all variants: the unquantized parent, unless the "
-            "option `model` names another. Higher, nearer to 0, is better.",
+            "direction: or the reverse), under one model for all variants: the unquantized parent, unless the "
+            "option model names another. Higher, nearer to 0, is better.",
         ),
     )
 

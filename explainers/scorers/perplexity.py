@@ -37,7 +37,7 @@ class Perplexity(Scorer):
             margin=0.1,
             unit="nats per token",
             description="Mean negative log-likelihood of the edit's tokens under one language model for all variants: "
-            "the unquantized parent, or the one that the option `model` names. perplexity = exp(nll). Lower is more "
+            "the unquantized parent, or the one that the option model names. perplexity = exp(nll). Lower is more "
             "fluent.",
         ),
     )

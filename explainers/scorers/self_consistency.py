@@ -43,7 +43,7 @@ class SelfConsistency(Scorer):
             margin=0.05,
             unit="proportion",
             description="Share of the sampled explanations that lead to the same prediction as the greedy one. No "
-            "value without samples (option `samples`) or where predictions come first.",
+            "value without samples (option samples) or where predictions come first.",
         ),
         Metric(
             name="majority_accuracy",
