@@ -5,7 +5,7 @@ python benchmarks/cc_shap.py [--items 6] [--dtype float32] [--write]
 The real SmolLM2-135M-Instruct on built-in inference pairs, whose words are joined to 10 players. Each item is
 scored as by default, which is timed, and then from all 1,024 coalitions. The default's error depends on which
 coalitions it draws: it is given for 50 seeds, whose values are looked up among those of all coalitions.
---write keeps the result in benchmarks/results, float32 and bfloat16 side by side.
+--write keeps the result in benchmarks/results after every item, float32 and bfloat16 side by side.
 """
 
 from __future__ import annotations
@@ -90,6 +90,24 @@ def measure(explainer: CCSHAP, lm: TransformersModel, dataset: Dataset, item: It
     }
 
 
+def summed_up(items: list[dict[str, Any]], explainer: CCSHAP) -> dict[str, Any]:
+    """Return the result over all items."""
+    done = [found for found in items if "error" in found]
+    return {
+        "model": "smollm2-135m",
+        "machine": machine.host(),
+        "coalitions": explainer.coalitions,
+        "failed": len(items) - len(done),
+        "times_fewer_calls": min((found["times_fewer_calls"] for found in done), default=None),
+        "error": summary([found["error"] for found in done]) if done else None,
+        "mean_error_over_seeds": {
+            most: round(float(np.mean([found["error_over_seeds"][most]["mean"] for found in done])), 4)
+            for most in (*BUDGETS, explainer.coalitions)
+        },
+        "items": items,
+    }
+
+
 def main() -> None:
     """Print a line per item and the errors."""
     parser = argparse.ArgumentParser(
@@ -107,24 +125,11 @@ def main() -> None:
     for item in dataset.items:
         items.append(measure(explainer, lm, dataset, item))
         print(json.dumps(items[-1]), flush=True)
-    done = [found for found in items if "error" in found]
-    result = {
-        "model": "smollm2-135m",
-        "machine": machine.host(),
-        "coalitions": explainer.coalitions,
-        "failed": len(items) - len(done),
-        "times_fewer_calls": min(found["times_fewer_calls"] for found in done),
-        "error": summary([found["error"] for found in done]),
-        "mean_error_over_seeds": {
-            most: round(float(np.mean([found["error_over_seeds"][most]["mean"] for found in done])), 4)
-            for most in (*BUDGETS, explainer.coalitions)
-        },
-        "items": items,
-    }
-    print(json.dumps({k: v for k, v in result.items() if k != "items"}, indent=1))
-    if arguments.write:
-        kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-        KEPT.write_text(json.dumps({**kept, arguments.dtype: result}, indent=1) + "\n")
+        if arguments.write:
+            kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+            kept[arguments.dtype] = summed_up(items, explainer)
+            KEPT.write_text(json.dumps(kept, indent=1) + "\n")
+    print(json.dumps({k: v for k, v in summed_up(items, explainer).items() if k != "items"}, indent=1))
 
 
 if __name__ == "__main__":
