@@ -22,6 +22,7 @@ from quantxai.engine import TransformersModel  # noqa: E402
 from quantxai.errors import InputError  # noqa: E402
 from quantxai.generation import Batch, Sampling  # noqa: E402
 from quantxai.lm import Generation  # noqa: E402
+from quantxai.prefixes import Row, fitting  # noqa: E402
 
 LIMIT = 10
 NEWS = [item.text[: 30 + 15 * i] for i, item in enumerate(tiny.load_dataset("news").items[:8])]
@@ -144,6 +145,16 @@ def test_a_refilled_batch_never_passes_its_budget(
 
     assert any(running for running, _ in joined)
     assert max(rows * width for rows, width in shapes if rows > 1) <= 300
+
+
+def test_those_who_join_fit_beside_what_is_running() -> None:
+    waiting = [Row(i, (), (7,) * 5) for i in range(9)]
+
+    # Alone, a row takes 5 + 10 tokens of 100; beside rows that are 20 wide, 20 + 10, theirs counted too.
+    assert fitting(waiting, 100, 10) == 6
+    assert fitting(waiting, 100, 10, running=2, width=20) == 1
+    assert fitting(waiting, 100, 10, running=3, width=24) == 0
+    assert fitting(waiting, 10, 10) == 1, "one prompt is run whatever the budget"
 
 
 @pytest.mark.parametrize("failing", [2, 5, 11])
