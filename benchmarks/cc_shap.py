@@ -85,7 +85,8 @@ def measure(explainer: CCSHAP, lm: TransformersModel, dataset: Dataset, item: It
         "times_fewer_calls": len(whole.members) / row.coalitions,
         "error": abs(own.value - exact),
         "error_over_seeds": {
-            most: summary(errors(exact, whole, values, most)) for most in (*BUDGETS, explainer.coalitions)
+            most: summary(errors(exact, whole, values, most))
+            for most in sorted({*BUDGETS, explainer.coalitions})
         },
     }
 
@@ -102,7 +103,7 @@ def summed_up(items: list[dict[str, Any]], explainer: CCSHAP) -> dict[str, Any]:
         "error": summary([found["error"] for found in done]) if done else None,
         "mean_error_over_seeds": {
             most: round(float(np.mean([found["error_over_seeds"][most]["mean"] for found in done])), 4)
-            for most in (*BUDGETS, explainer.coalitions)
+            for most in sorted({*BUDGETS, explainer.coalitions})
         },
         "items": items,
     }

@@ -13,7 +13,9 @@ without an explanation, also where explanations come first: otherwise the input 
 prediction through an explanation that is held fixed.
 
 Players are words, neighbours joined where a text has more than `players`: with as many players as a long text
-has tokens, estimates would need thousands of passes.
+has tokens, estimates would need thousands of passes. How far an estimate is off is in benchmarks/cc_shap.py.
+In bfloat16 rounding adds to it: on a pair looked at it moved the log-probabilities of SmolLM2-135M's answer by
+0.1 nats, where words contribute 0.1 nats each.
 """
 
 from __future__ import annotations
