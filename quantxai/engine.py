@@ -16,7 +16,7 @@ batched beyond floating-point tolerance.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -27,9 +27,12 @@ from quantxai.errors import InputError, ModelError
 from quantxai.generation import Batch, Ending, Sampling
 from quantxai.lm import Continuation, Generation
 from quantxai.prefixes import LOGIT_BYTES, Prefixes, Row, States, fitting, in_batch_order, shared_prefixes
-from quantxai.tokenized import TokenizedModel
+from quantxai.tokenized import TokenizedModel, end_ids
 
-__all__ = ["TransformersModel"]
+__all__ = ["TransformersModel", "check_causal", "longest"]
+
+Observe: TypeAlias = "Callable[[list[Row], torch.Tensor, Any, torch.Tensor], None]"
+"""What is told of a group of prompts that was run: rows, last logits, cache and mask."""
 
 REFILL = 0.5
 """Prompts join a running batch once there is room for this share of it.
@@ -58,16 +61,14 @@ class TransformersModel(TokenizedModel):
         batch_tokens: int = 8192,
         tick: Callable[[int], None] | None = None,
     ) -> None:
-        super().__init__(tokenizer, int(getattr(model.config, "max_position_embeddings", 0) or 2**30))
+        super().__init__(tokenizer, longest(model.config))
         self.model = model
         self.batch_tokens = batch_tokens
         self.tick = tick
         self.device = next(model.parameters()).device
         self._full_attention = _full_attention(model.config)
         self._known = Prefixes()
-        end = getattr(model.generation_config, "eos_token_id", None)
-        end = tokenizer.eos_token_id if end is None else end
-        self._end_ids = frozenset(end if isinstance(end, list | tuple) else [end])
+        self._end_ids = end_ids(getattr(model.generation_config, "eos_token_id", None), tokenizer)
 
     def anew(self) -> TransformersModel:
         """Return an engine on the same model that remembers nothing of the calls before."""
@@ -172,10 +173,15 @@ class TransformersModel(TokenizedModel):
         with torch.inference_mode():
             while rows:
                 batch = rows[: min(self._most(logits), fitting(rows, self.batch_tokens, 0))]
+                fits = True
                 try:
                     run(batch)
                 except torch.OutOfMemoryError:
-                    self._halve(len(batch))
+                    if len(batch) == 1:
+                        raise
+                    fits = False
+                if not fits:  # outside the handler, which holds on to what did not fit
+                    self._halve()
                     continue
                 rows = rows[len(batch) :]
                 if self.tick:
@@ -185,10 +191,8 @@ class TransformersModel(TokenizedModel):
         """Rows of which that many logits each may be held."""
         return max(1, LOGIT_BYTES // (4 * int(self.model.config.get_text_config().vocab_size) * logits))
 
-    def _halve(self, rows: int) -> None:
-        """Halve the budget after so many rows ran out of memory; called while that error is handled."""
-        if rows == 1:
-            raise
+    def _halve(self) -> None:
+        """Free what can be computed again, and halve the budget."""
         self._known = Prefixes()
         torch.cuda.empty_cache()
         self.batch_tokens = max(self.batch_tokens // 2, 1)
@@ -229,13 +233,13 @@ class TransformersModel(TokenizedModel):
         cache = growing_cache(self.model.config)
         if not any(distinct):
             return cache, torch.zeros((len(batch), 0), dtype=torch.long, device=self.device)
-        self._known.compute([p for p in distinct if self._known.find(p) is None], self._run_prefixes)
-        states = [self._known.find(p) for p in distinct]
+        known = self._known.look_up(distinct, self._run_prefixes)
+        states = [known[p] for p in distinct]
         place = {p: i for i, p in enumerate(distinct)}
         select = torch.tensor([place[r.prefix] for r in batch], device=self.device)
         _, mask = self._pad(distinct)
-        for index, layer in enumerate(layers_of(cache, len(states[0] or ()))):
-            keys, values = (_stack([s[index][kind] for s in states if s]) for kind in (0, 1))
+        for index, layer in enumerate(layers_of(cache, len(states[0]))):
+            keys, values = (_stack([s[index][kind] for s in states]) for kind in (0, 1))
             layer.update(keys[select], values[select])
         return cache, mask[select]
 
@@ -274,7 +278,7 @@ class TransformersModel(TokenizedModel):
         ending: Ending,
         sampling: Sampling,
         scored: int = 1,
-        observe: Callable[[list[Row], torch.Tensor, Any, torch.Tensor], None] | None = None,
+        observe: Observe | None = None,
     ) -> dict[int, Generation]:
         """Continue all prompts; whoever is waiting takes the places of those that end.
 
@@ -294,22 +298,27 @@ class TransformersModel(TokenizedModel):
                 joining = self._joining(waiting, batch, extra, scored)
                 waiting = waiting[len(joining) :]
                 try:
-                    if joining:
-                        logits, cache, mask = self._forward(joining, 1)
-                        if observe:
-                            observe(joining, logits, cache, mask)
-                        ended = batch.join(joining, logits[:, -1], cache, mask)
-                    else:
-                        ended = batch.step()
+                    ended = self._join(batch, joining, observe) if joining else batch.step()
                 except torch.OutOfMemoryError:
-                    self._halve(len({*joining, *batch.rows}))
+                    if len({*joining, *batch.rows}) == 1:
+                        raise
+                    ended = None
+                if ended is None:
                     waiting = sorted({*joining, *batch.rows, *waiting}, key=in_batch_order)
                     batch = Batch(self._step, self.model.config, ending, sampling)
+                    self._halve()
                     continue
                 done |= ended
                 if self.tick and ended:
                     self.tick(len(ended))
         return done
+
+    def _join(self, batch: Batch, joining: list[Row], observe: Observe | None) -> dict[int, Generation]:
+        """Run prompts and let them join; on return nothing but the batch holds their keys and values."""
+        logits, cache, mask = self._forward(joining, 1)
+        if observe:
+            observe(joining, logits, cache, mask)
+        return batch.join(joining, logits[:, -1], cache, mask)
 
     def _joining(self, waiting: list[Row], batch: Batch, extra: int, scored: int) -> list[Row]:
         """The first of those waiting that are to join the batch now."""
@@ -318,7 +327,7 @@ class TransformersModel(TokenizedModel):
         room = fitting(waiting, self.batch_tokens, extra, len(batch), batch.width)
         if room < min(len(waiting), len(batch) * REFILL):
             return []
-        return waiting[: min(room, self._most(scored))]
+        return waiting[: max(min(room, self._most(scored), self._most(1) - len(batch)), not batch)]
 
     def _step(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> Any:
         return self._call(ids, mask, cache, 1)
@@ -352,6 +361,11 @@ def _full_attention(config: Any) -> bool:
     if kinds is not None:
         return all(kind == "full_attention" for kind in kinds)
     return not getattr(text, "sliding_window", None)
+
+
+def longest(config: Any) -> int:
+    """Return the longest sequence a configuration allows, tokens; 2^30 where it sets no limit."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 2**30)
 
 
 def check_causal(config: Any, source: str) -> None:

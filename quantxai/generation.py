@@ -169,11 +169,10 @@ class Batch:
         tokens = self._sampling.choose(out.logits[:, -1], [t.noise for t in self._texts])
         keep, done = self._advance(self._texts, tokens)
         if done:
+            # First what may run out of memory: until then the batch still has the rows that have ended.
+            kept = merged([(self._cache, self._mask, keep)], self._config) if keep else (None, None)
+            self._cache, self._mask = kept
             self._texts = [self._texts[i] for i in keep]
-            if keep:
-                self._cache, self._mask = merged([(self._cache, self._mask, keep)], self._config)
-            else:
-                self._cache = self._mask = None
         self._last = [tokens[i] for i in keep]
         return done
 

@@ -447,7 +447,7 @@ def architecture(path: Path) -> Architecture:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from quantxai.engine import check_causal
+    from quantxai.engine import check_causal, longest
 
     try:
         config = AutoConfig.from_pretrained(path)
@@ -469,5 +469,5 @@ def architecture(path: Path) -> Architecture:
         model_type=config.model_type,
         linear_widths=widths,
         parameters=sum(p.numel() for p in model.parameters()),
-        context=int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 0),
+        context=longest(config),
     )

@@ -116,17 +116,24 @@ class Prefixes:
             return row
         return Row(row.index, tokens[:cut], tokens[cut:])
 
-    def compute(
+    def look_up(
         self,
         prefixes: Sequence[tuple[int, ...]],
         run: Callable[[Sequence[tuple[int, ...]]], list[States]],
-    ) -> None:
-        """Compute prefixes and keep them, forgetting the ones longest unused beyond KEPT_TOKENS."""
-        if not prefixes:
-            return
-        self._states.update(zip(prefixes, run(prefixes), strict=True))
-        while len(self._states) > len(prefixes) and sum(map(len, self._states)) > KEPT_TOKENS:
-            self._states.popitem(last=False)
+    ) -> dict[tuple[int, ...], States]:
+        """Return the states of prefixes; those not known are computed, and kept.
+
+        The ones longest unused beyond KEPT_TOKENS are forgotten, but are in what is returned all the same.
+        """
+        found = {p: states for p in prefixes if (states := self.find(p)) is not None}
+        missing = [p for p in prefixes if p not in found]
+        if missing:
+            made = dict(zip(missing, run(missing), strict=True))
+            found |= made
+            self._states.update(made)
+            while len(self._states) > len(missing) and sum(map(len, self._states)) > KEPT_TOKENS:
+                self._states.popitem(last=False)
+        return found
 
 
 def fitting(rows: Sequence[Row], budget: int, extra: int, running: int = 0, width: int = 0) -> int:

@@ -166,7 +166,9 @@ class _Sweep:
         """Refuse to add to stored cells what could not be compared with them, before it is computed."""
         stored = self.store.conditions()
         missing = [c.key.variant for c in self.plan.rows if not self.store.has(c.key)]
-        now = [(name, {"engine": conditions.engine()}) for name in dict.fromkeys(missing)]
+        now = [
+            (name, {"engine": conditions.engine(self.plan.config.engine)}) for name in dict.fromkeys(missing)
+        ]
         conditions.check([*stored, *now], self.plan.parent.name, self.plan.config.analysis.pool)
 
     def _fetch(self) -> Path:

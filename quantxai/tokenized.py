@@ -8,7 +8,7 @@ from typing import Any
 from quantxai.errors import InputError, ModelError
 from quantxai.lm import Dialogue, LanguageModel
 
-__all__ = ["TokenizedModel", "check_sampling"]
+__all__ = ["TokenizedModel", "check_sampling", "end_ids"]
 
 DATE = "26 Jul 2024"
 """What a chat template that writes the day into its prompt is told (Llama 3.2's own default)."""
@@ -121,3 +121,9 @@ def check_sampling(prompts: Sequence[str], temperature: float, seeds: Sequence[i
             f"temperature = {temperature} with {len(seeds or ())} seeds for {len(prompts)} prompts: give each "
             "prompt a seed, or the temperature 0"
         )
+
+
+def end_ids(configured: int | Sequence[int] | None, tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that end a text: those the generation configuration names, else the tokenizer's."""
+    end = tokenizer.eos_token_id if configured is None else configured
+    return frozenset(end if isinstance(end, list | tuple) else [end])

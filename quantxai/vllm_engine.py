@@ -6,6 +6,7 @@ given tokens, never texts, so that both engines see the same prompts.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from quantxai.errors import InputError, MissingExtra, ModelError
 from quantxai.lm import Continuation, Generation
-from quantxai.tokenized import TokenizedModel, check_sampling
+from quantxai.tokenized import TokenizedModel, check_sampling, end_ids
 
 __all__ = ["OFFERED", "VllmModel"]
 
@@ -46,6 +47,7 @@ class VllmModel(TokenizedModel):
         except ImportError:
             raise MissingExtra("vllm", "vllm", 'engine = "vllm"') from None
         self._parameters = vllm.SamplingParams
+        self._end_ids = end_ids(_configured_end(checkpoint), tokenizer)
         self._llm = vllm.LLM(model=str(checkpoint), tokenizer=str(tokenizer_path), dtype=dtype, seed=0)
 
     def anew(self) -> VllmModel:
@@ -120,8 +122,16 @@ class VllmModel(TokenizedModel):
             return Generation(output.text[:at], len(ids), "stop")
         # An end token that is also the last one allowed is told as the length limit, and it is told by its
         # number where the model has several.
-        end = self.tokenizer.eos_token_id if output.stop_reason is None else output.stop_reason
-        ended = ids[-1:] == [end]
+        ended = bool(ids) and (ids[-1] in self._end_ids or ids[-1] == output.stop_reason)
         if ended or output.finish_reason == "stop":
             return Generation(output.text, len(ids) - ended, "end")
         return Generation(output.text, len(ids), "length")
+
+
+def _configured_end(checkpoint: Path) -> int | list[int] | None:
+    """The end token, or tokens, that a checkpoint's generation configuration names."""
+    file = checkpoint / "generation_config.json"
+    found: int | list[int] | None = (
+        json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None
+    )
+    return found

@@ -23,10 +23,11 @@ from quantxai.engine import (  # noqa: E402
     TransformersModel,
     _continuation,
     check_causal,
+    longest,
 )
 from quantxai.errors import InputError, ModelError  # noqa: E402
 from quantxai.lm import Generation  # noqa: E402
-from quantxai.prefixes import MIN_PREFIX, shared_prefixes  # noqa: E402
+from quantxai.prefixes import MIN_PREFIX, Prefixes, shared_prefixes  # noqa: E402
 
 TOLERANCE = 1e-4
 """Nats: float32 sums in another order."""
@@ -508,3 +509,28 @@ def test_other_architectures_equal_the_reference(plain: Plain, kind: str) -> Non
         assert list(score.ranks) == ranks
         expected = reference.greedy(prompt, 6)
         assert text.text == plain.tokenizer.decode(expected, clean_up_tokenization_spaces=False)
+
+
+def test_a_prefix_that_a_batch_needs_is_not_forgotten_while_others_are_computed() -> None:
+    known = Prefixes()
+    first, others = (0,) * 1500, [(n,) * 1500 for n in (1, 2)]
+
+    def run(prefixes: Sequence[tuple[int, ...]]) -> Any:
+        return [[(torch.tensor([[[[float(p[0])]] * len(p)]]),) * 2] for p in prefixes]
+
+    known.look_up([first], run)
+    found = known.look_up([first, *others], run)
+    assert {p: float(states[0][0].flatten()[0]) for p, states in found.items()} == {
+        first: 0,
+        others[0]: 1,
+        others[1]: 2,
+    }
+    assert known.find(first) is None, "the one longest unused is forgotten"
+    assert known.find(others[1]) is not None
+
+
+def test_a_model_without_a_longest_sequence_has_no_limit() -> None:
+    from transformers import BloomConfig, LlamaConfig
+
+    assert longest(LlamaConfig(max_position_embeddings=77)) == 77
+    assert longest(BloomConfig()) == 2**30

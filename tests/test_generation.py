@@ -180,6 +180,28 @@ def test_memory_that_runs_out_in_a_running_batch_repeats_what_has_not_ended(
     assert sum(finished) == len(UNEVEN)
 
 
+@pytest.mark.parametrize("failing", [1, 2, 3, 4])
+def test_memory_that_runs_out_while_a_batch_is_put_together_loses_nothing(
+    lm: TransformersModel, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    expected = alone(lm, UNEVEN, max_new_tokens=LIMIT)
+    calls, finished = 0, list[int]()
+
+    def fail(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise torch.OutOfMemoryError("no memory left")
+        return merged(*arguments)
+
+    monkeypatch.setattr("quantxai.generation.merged", fail)
+    lm.batch_tokens, lm.tick = 400, finished.append
+
+    assert lm.generate(UNEVEN, max_new_tokens=LIMIT) == expected
+    assert calls > failing
+    assert sum(finished) == len(UNEVEN)
+
+
 def test_a_sliding_window_batch_is_not_refilled(
     loaded: tuple[Any, Any], joined: list[tuple[int, int]]
 ) -> None:

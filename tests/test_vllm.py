@@ -29,6 +29,7 @@ from quantxai.errors import ConfigError, InputError, MissingExtra, ModelError  #
 from quantxai.jobs import RunVariant, open_lm  # noqa: E402
 from quantxai.lm import Dialogue, Generation  # noqa: E402
 from quantxai.plan import Plan, make_plan  # noqa: E402
+from quantxai.run import Silent, _Sweep  # noqa: E402
 from quantxai.store import Store  # noqa: E402
 from quantxai.variants import check_packages  # noqa: E402
 from quantxai.vllm_engine import VllmModel  # noqa: E402
@@ -229,12 +230,14 @@ def test_what_cannot_be_is_refused_before_vllm_is_asked(lm: VllmModel) -> None:
         ((5, 6), "stop", 6, Generation("text", 1, "end")),  # a second end token is told by its number
         ((5, 0), "length", None, Generation("text", 1, "end")),  # the end token was the last one allowed
         ((5, 6), "length", None, Generation("text", 2, "length")),
+        ((5, 7), "length", None, Generation("text", 1, "end")),  # of several end tokens, too
     ],
 )
 def test_how_a_text_ended_is_read_from_the_reasons(
     lm: VllmModel, ids: tuple[int, ...], finish: str, reason: Any, expected: Generation
 ) -> None:
     assert lm.tokenizer.eos_token_id == 0
+    lm._end_ids = frozenset({0, 7})
     output = SimpleNamespace(text="text", token_ids=ids, finish_reason=finish, stop_reason=reason)
 
     assert lm._generation(output, ()) == expected
@@ -295,6 +298,19 @@ def test_a_sweep_runs_its_variants_with_vllm_and_says_so(
     assert told["transformers"]["engine"].startswith("transformers ")
     with pytest.raises(NotComparable, match=rf"engine: full: transformers .*; rtn-4: vllm {VERSION}"):
         conditions.check([("full", told["transformers"]), ("rtn-4", told["vllm"])], "full")
+
+
+def test_a_sweep_by_vllm_is_gone_on_with_under_the_same_conditions(
+    stand_in: None, tiny_path: Path, tmp_path: Path
+) -> None:
+    plan, store = plan_of(tiny_path), Store(tmp_path)
+    cells = [c for c in plan.rows if c.variant is plan.parent]
+    store.write_manifest(plan.manifest(["sweep"]))
+    RunVariant("full", 1, plan.parent, tiny_path, tmp_path, cells, 4096, 0, True)(lambda *_: None)
+
+    _Sweep(plan, store, Silent(), False)._check_conditions()
+    with pytest.raises(NotComparable, match="engine"):
+        _Sweep(plan_of(tiny_path, engine="transformers"), store, Silent(), False)._check_conditions()
 
 
 def test_another_engine_is_another_cell(tiny_path: Path) -> None:
