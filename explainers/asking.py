@@ -34,7 +34,9 @@ Order = Literal["explain-then-predict", "predict-then-explain"]
 _ANSWER_TOKENS = 6
 """Enough for an answer word and what may come before it."""
 _PART = re.compile(r"\{(\w+)\}")
-_NEXT_QUESTION = re.compile(r"(?:premise|hypothesis|claim|evidence|question|answer)\s*:", re.IGNORECASE)
+_NEXT_QUESTION = re.compile(
+    r"(?:^|\n\s*)(?:premise|hypothesis|claim|evidence|question|answer)\s*:.*", re.I | re.S
+)
 _SENTENCES = re.compile(r".*[.!?][\"'”’)]*(?=\s|$)", re.DOTALL)
 
 
@@ -108,6 +110,9 @@ class Asking:
         questions = prompts.read("questions")[dataset.task]
         self._question: str = questions["question"]
         self.parts: tuple[str, ...] = tuple(_PART.findall(self._question))
+        # The question's own words, apart from the item's: no explanation has so many of them in a row.
+        pieces = (" ".join(piece.split()) for piece in _PART.split(self._question)[::2])
+        self._asking = [piece for piece in pieces if len(piece.split()) > 3]
         self.labels = dataset.labels
         self.words = [str(questions["answers"].get(label, label)) for label in dataset.labels]
         shown, held_out = _demonstrations(dataset, how.shots, seed)
@@ -210,8 +215,10 @@ class Asking:
         )
 
     def read(self, generation: Generation) -> tuple[str | None, Failure | None]:
-        """Return what `parse_explanation` does; a demonstration's explanation is none (copied)."""
+        """Return what `parse_explanation` does, unless it repeats the question or a demonstration (copied)."""
         text, failure = parse_explanation(generation)
+        if text is not None and any(words in text for words in self._asking):
+            return None, "unparsed"
         return (None, "copied") if text in self._shown else (text, failure)
 
     def explanation_prompt(self, item: Item, label: str | None = None) -> str:
@@ -261,29 +268,30 @@ class Asking:
 
     def _parse_answer(self, text: str) -> str | None:
         for label, word in zip(self.labels, self.words, strict=True):
-            # A letter that stands for an option is a capital: "a dog" is no answer.
-            case = re.NOFLAG if len(word) == 1 else re.IGNORECASE
-            if re.match(rf"\W*(?:{re.escape(word)}|{re.escape(label)})\b", text, case):
+            said = rf"\W*(?:{re.escape(word)}|{re.escape(label)})\b"
+            # A letter that stands for an option is a capital, and no word follows it: "A dog" is no answer.
+            if re.match(rf"\W*{word}(?!\s*\w)" if len(word) == 1 else f"(?i:{said})", text):
                 return label
         return None
 
 
 def parse_explanation(generation: Generation) -> tuple[str | None, Failure | None]:
-    """Read an explanation: one line, up to the last whole sentence if the limit cut it off.
+    """Read an explanation: the first paragraph, up to the last whole sentence if the limit cut it off.
 
     Returns:
         The explanation and None, or None and the reason: nothing was said (empty), or not one sentence
         was finished, or the question was repeated (unparsed).
     """
-    text = " ".join(generation.text.split())
-    if not any(c.isalnum() for c in text):
+    said = generation.text.strip()
+    if not any(c.isalnum() for c in said):
         return None, "empty"
-    if generation.stopped == "length":
+    # A model that is not told to stop goes on with another paragraph, or another question.
+    first = re.split(r"\n\s*\n", _NEXT_QUESTION.sub("", said))[0]
+    text = " ".join(first.split())
+    if generation.stopped == "length" and first == said:
         whole = _SENTENCES.match(text)
         text = whole[0] if whole else ""
-    if not text or _NEXT_QUESTION.match(text):
-        return None, "unparsed"
-    return text, None
+    return (text, None) if text else (None, "unparsed")
 
 
 def _demonstrations(dataset: Dataset, shots: int, seed: int) -> tuple[list[Item], list[Item]]:

@@ -8,8 +8,8 @@ Protocols, each a file in explainers/prompts:
 - flare (FLARE, Bhattacharjee et al. 2023, arXiv 2309.13340): latent features behind the label, the words
   that carry them, then the edit.
 
-All show worked examples and open the tag themselves, since small models ignore tags they are only told
-about.
+The papers' prompts are zero-shot. Here worked examples are shown (`shots`) and the tag is opened, since small
+models ignore tags they are only told about.
 """
 
 from __future__ import annotations
@@ -85,8 +85,9 @@ class Counterfactual(Explainer):
     chat: bool = Field(
         default=True, description="Ask in the model's chat format, where its tokenizer has one."
     )
+    shots: int = Field(default=4, ge=0, le=4, description="Worked examples shown; the papers show none.")
     max_new_tokens: int = Field(
-        default=40,
+        default=96,
         ge=1,
         description="Most tokens of an edit; one that is cut off fails, so allow for the longest text.",
     )
@@ -122,7 +123,7 @@ class Counterfactual(Explainer):
             for i, p, t in zip(items, predicted, targets, strict=True)
         ]
         section = part if dataset.task == "inference" else dataset.task
-        protocol = prompts.protocol(self._file, section)
+        protocol = prompts.protocol(self._file, section, self.shots)
         answers = self._ask(lm, protocol, asked)
         edits = [_read_edit(a, protocol, _part(i, part), part) for i, a in zip(items, answers, strict=True)]
         texts = [

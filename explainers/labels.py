@@ -4,10 +4,11 @@ Shared by explainers (a variant's own prediction) and scorers (the judges of an 
 a few labelled demonstrations and ends with the text; the score of a label is the log-probability of
 its first token as the next one. Raw scores of small models mostly reflect how a prompt's examples
 bias them towards some label, so they are calibrated: from each label's log-probability its mean over
-held-out demonstrations of the same domain is subtracted. That is contextual calibration (Zhao et al.
-2021, arXiv 2102.09690) in its log form, with in-domain texts in place of "N/A" (Fei et al. 2023,
-arXiv 2305.19148; batch calibration, Zhou et al. 2023, arXiv 2309.17249, takes the evaluated batch
-itself, which would make an item's score depend on the other items).
+held-out demonstrations of the same domain, equally many of each label, is subtracted. That follows
+contextual calibration (Zhao et al. 2021, arXiv 2102.09690), with in-domain texts in place of "N/A" (Fei
+et al. 2023, arXiv 2305.19148), but averages log-probabilities where these average probabilities, so that
+no single text decides. Batch calibration (Zhou et al. 2023, arXiv 2309.17249) takes the evaluated batch
+itself, which would make an item's score depend on the other items.
 """
 
 from __future__ import annotations

@@ -295,8 +295,8 @@ def test_field_names_are_those_of_the_edited_part() -> None:
 
 def test_the_digest_covers_options_and_wording(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Counterfactual().digest()
-    assert Counterfactual(max_new_tokens=40, edit="hypothesis").digest() == plain
-    assert Counterfactual(max_new_tokens=41).digest() != plain
+    assert Counterfactual(max_new_tokens=96, edit="hypothesis").digest() == plain
+    assert Counterfactual(max_new_tokens=97).digest() != plain
     assert len({Counterfactual(protocol=p).digest() for p in PROTOCOLS}) == 3
     read = prompts.read
     for name in ("counterfactual_naive", "labels"):
@@ -336,6 +336,14 @@ def answers_in_turns(prompt: str) -> str:
     if asked.startswith("Which words"):
         return " shares\n"
     return "A goal today.</edit>\n"
+
+
+@pytest.mark.parametrize("shots", [0, 1, 4])
+def test_so_many_worked_examples_are_shown(shots: int) -> None:
+    lm = FakeLanguageModel()
+    list(Counterfactual(shots=shots).rows(lm, tiny(), tiny().items, seed=0))
+    assert {prompt.count("</edit>") for prompt in lm.asked("generate")} == {shots}
+    assert {prompt.count("<edit>") for prompt in lm.asked("generate")} == {shots + 1}
 
 
 def test_guided_asks_for_the_words_and_then_for_an_edit_of_only_these() -> None:

@@ -176,12 +176,15 @@ def test_a_text_without_tokens_matches_nothing() -> None:
 
 def test_the_same_explanation_matches_fully_and_word_order_is_the_encoders_matter() -> None:
     same = of_one(BertScore(), row(explanation="the cat sat on the mat"))
-    assert same == pytest.approx({
-        "bertscore_precision": 1,
-        "bertscore_recall": 1,
-        "bertscore_f1": 1,
-        "sentence_cosine": 1,
-    }, abs=1e-6)
+    assert same == pytest.approx(
+        {
+            "bertscore_precision": 1,
+            "bertscore_recall": 1,
+            "bertscore_f1": 1,
+            "sentence_cosine": 1,
+        },
+        abs=1e-6,
+    )
     part = of_one(BertScore(), row(explanation="the cat sat"))
     assert part["bertscore_precision"] == pytest.approx(1)
     assert part["bertscore_recall"] < 0.95

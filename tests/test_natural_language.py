@@ -140,6 +140,8 @@ def test_predictions_are_calibrated_on_demonstrations_that_are_not_shown() -> No
         ("questions", " B: a lamp", "B"),
         ("questions", " (C)", "C"),
         ("questions", " a lamp", None),
+        ("questions", " A lamp is bright.", None),
+        ("questions", " E", "E"),
     ],
 )
 def test_what_is_said_is_parsed(name: str, said: str, label: str | None) -> None:
@@ -167,6 +169,9 @@ def test_too_few_demonstrations_are_named() -> None:
         ("Not one whole sentence about 3.5 of", "length", (None, "unparsed")),
         ("Premise: A man", "stop", (None, "unparsed")),
         (" . \n", "stop", (None, "empty")),
+        ("\n\nHe sleeps.\n\nDogs fly.", "length", ("He sleeps.", None)),
+        ("He sleeps.\nClaim: Dogs fly.", "end", ("He sleeps.", None)),
+        ("The claim: it is true.", "end", ("The claim: it is true.", None)),
     ],
 )
 def test_explanations_are_read(raw: str, stopped: Any, expected: tuple[str | None, str | None]) -> None:
@@ -184,6 +189,17 @@ def test_an_explanation_copied_from_a_demonstration_is_a_failure() -> None:
         reply=lambda prompt: f" {prompt.split('step by step. ')[1].partition(chr(10))[0]}\n"
     )
     assert [(r.explanation, r.failure) for r in explain(said, tiny())] == [(None, "copied")] * 3
+
+
+@pytest.mark.parametrize("name", ["inference", "claims", "questions"])
+def test_a_repeated_question_is_no_explanation(name: str) -> None:
+    dataset = load_dataset(name)
+    item = dataset.items[0]
+    question = prompts.fill(prompts.read("questions")[dataset.task]["question"], item.fields)
+    lm = FakeLanguageModel(reply=lambda prompt: " " + question.replace("\n", " ") + "\n")
+    (row,) = NaturalLanguage().rows(lm, dataset, [item], seed=0)
+    assert isinstance(row, ExplanationRow)
+    assert (row.explanation, row.failure) == (None, "unparsed")
 
 
 def test_samples_differ_by_seed_and_come_with_predictions() -> None:

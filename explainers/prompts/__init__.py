@@ -72,11 +72,11 @@ def read(name: str) -> Mapping[str, Any]:
     return tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text(encoding="utf-8"))
 
 
-def protocol(name: str, section: str) -> Protocol:
-    """Return a protocol in turns for one task."""
+def protocol(name: str, section: str, shots: int = 4) -> Protocol:
+    """Return a protocol in turns for one task, with the first so many worked examples."""
     found = read(name)[section]
     turns = tuple(Turn(**turn) for turn in found["turns"])
-    examples = tuple(tuple(turn.exchange(values) for turn in turns) for values in found["examples"])
+    examples = tuple(tuple(turn.exchange(values) for turn in turns) for values in found["examples"][:shots])
     return Protocol(found["instruction"], turns, examples)
 
 

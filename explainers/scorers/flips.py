@@ -74,7 +74,11 @@ class Flips(Scorer):
             "The edit gets the label asked for, by a judge that is no variant; worth as much as the judge's accuracy "
             "on the texts.",
         ),
-        proportion("failure", False, "There is no edit: cut off or unreadable, empty, or equal to the text."),
+        proportion(
+            "failure",
+            False,
+            "There is no edit: cut off or unreadable, empty, equal to the text or copied, or a step failed.",
+        ),
     )
 
     independent: str = Field(

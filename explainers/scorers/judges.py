@@ -83,7 +83,7 @@ class Embeddings(Judge):
     """A multinomial logistic regression on sentence embeddings.
 
     Of a pair it sees [p, h, |p - h|, p * h] (Mou et al. 2016, arXiv 1512.08422; Conneau et al. 2017, arXiv
-    1705.02364). It is trained on texts that are never evaluated and read by no variant as its own; L2
+    1705.02364). It is trained on texts that are never evaluated, though GPTQ and AWQ are calibrated on some; L2
     penalty 1 / (2 C) with C = 1: five-fold cross-validation on the training texts, premises kept together,
     differs by at most 4 points between C = 0.1 and 100.
 
@@ -142,7 +142,8 @@ class Classifier(Judge):
             self._model = AutoModelForSequenceClassification.from_pretrained(path).to(device).eval()
             self._tokenizer = AutoTokenizer.from_pretrained(path)
         except (OSError, ValueError) as error:
-            raise ModelError(f"classifier '{path}': {str(error).strip().splitlines()[0]}") from None
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"classifier '{path}': {reason}") from None
         self.description = f"classifier {path.name}"
         own = {int(i): str(name) for i, name in self._model.config.id2label.items()}
         self._labels = _matched(own, dataset, names)

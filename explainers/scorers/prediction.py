@@ -59,7 +59,8 @@ class Prediction(Scorer):
         _proportion(
             "failure",
             False,
-            "There is no explanation: nothing was said, no sentence was finished, or the question was repeated.",
+            "There is no explanation: nothing was said, no sentence was finished, or the question was repeated "
+            "or a demonstration copied.",
         ),
         Metric(
             name="length",
@@ -74,10 +75,13 @@ class Prediction(Scorer):
 
     def scores(self, rows: Sequence[Row], dataset: Dataset, context: ScoringContext) -> Iterator[Score]:
         """See Scorer.scores; a failed explanation still has a prediction, but no length."""
+        # Two options of a question may say the same.
+        aliases = {item.id: item.aliases for item in dataset.items}
         for row in rows_of(rows, ExplanationRow):
+            right = {row.gold, *aliases[row.item]}
             values = (
-                float(row.predicted == row.gold),
-                float(row.said == row.gold),
+                float(row.predicted in right),
+                float(row.said in right),
                 float(row.said == row.predicted),
                 float(row.explanation is None),
                 None if row.explanation is None else float(row.tokens),

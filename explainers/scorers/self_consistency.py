@@ -77,6 +77,7 @@ class SelfConsistency(Scorer):
     def scores(self, rows: Sequence[Row], dataset: Dataset, context: ScoringContext) -> Iterator[Score]:
         """See Scorer.scores."""
         explained = rows_of(rows, ExplanationRow)
+        aliases = {item.id: item.aliases for item in dataset.items}
         texts = list(dict.fromkeys(text for row in explained for text in row.samples if text))
         vectors = dict(zip(texts, context.encode(texts), strict=True)) if texts else {}
         for row in explained:
@@ -85,7 +86,7 @@ class SelfConsistency(Scorer):
                 failed = row.samples.count("") / len(row.samples)
                 if row.order == "explain-then-predict":
                     agreement = row.sample_labels.count(row.predicted) / len(row.sample_labels)
-                    vote = float(majority(row.sample_labels) == row.gold)
+                    vote = float(majority(row.sample_labels) in {row.gold, *aliases[row.item]})
             values = (agreement, vote, _similarity(row.samples, vectors), failed)
             for metric, value in zip(self.metrics, values, strict=True):
                 yield Score(row.item, row.group, metric.name, value)
