@@ -609,7 +609,8 @@ def test_int8_products_are_exact(width: int, values: str) -> None:
 
     assert EXACT_WIDTH * 128 * 128 <= 2**24
     assert torch.equal(exact_int8_matmul(a, b).to(torch.int64), expected)
-    assert torch.equal(exact_int8_matmul(a, b), torch._int_mm(a, b.T.contiguous()))
+    if width > 1:  # with a single column, torch 2.13's own is wrong on processors with VNNI
+        assert torch.equal(exact_int8_matmul(a, b), torch._int_mm(a, b.T.contiguous()))
     assert torch.equal(
         exact_int8_matmul(a.reshape(2, 12, width), b), exact_int8_matmul(a, b).reshape(2, 12, 16)
     )
