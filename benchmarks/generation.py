@@ -226,7 +226,7 @@ def beside_pipeline(path: Path, tokenizer: Any, asked: Asked, repeats: int) -> d
         "pipeline_batch_sizes": {n: summary(r) for n, r in tried.items()},
         "pipeline_batch_size": best,
         "runs": {n: summary(r) for n, r in edits.items()},
-        "quantxai_to_pipeline": ratios(edits["quantxai"], edits["pipeline"]),
+        "ratios": {"quantxai to pipeline": ratios(edits["quantxai"], edits["pipeline"])},
     }
 
 
@@ -235,22 +235,24 @@ def joining(path: Path, tokenizer: Any, asked: Asked, repeats: int) -> dict[str,
     dtype = machine.default_dtype("cpu")
     model = load_dense(path, dtype, "cpu")
     cut = Asked([i.text[:CUT] for i in load_dataset("news").items], CUT_TOKENS, (".",))
-    result: dict[str, Any] = {"dtype": dtype}
+    found: dict[str, dict[str, list[Run]]] = {}
     for name, calls in (("edits", asked._replace(prompts=asked.prompts[:FEW])), ("sentences", cut)):
         print(f"{dtype}: joining a running batch, {name}")
-        runs = in_turns(
+        found[name] = in_turns(
             repeats,
             {
                 "joining": lambda calls=calls: ours(model, tokenizer, calls),
                 "batch after batch": lambda calls=calls: ours(model, tokenizer, calls, NEVER),
             },
         )
-        result[name] = {
-            "prompts": len(calls.prompts),
-            "runs": {n: summary(r) for n, r in runs.items()},
-            "joining_to_batch_after_batch": ratios(runs["joining"], runs["batch after batch"]),
-        }
-    return result
+    return {
+        "dtype": dtype,
+        "runs": {name: {n: summary(r) for n, r in runs.items()} for name, runs in found.items()},
+        "ratios": {
+            f"joining to batch after batch, {name}": ratios(runs["joining"], runs["batch after batch"])
+            for name, runs in found.items()
+        },
+    }
 
 
 PARTS = {"pipeline": beside_pipeline, "joining": joining}
@@ -273,7 +275,10 @@ def main() -> None:
     for part in [options.only] if options.only else PARTS:
         load = os.getloadavg()[0]
         found = PARTS[part](path, tokenizer, asked, options.repeats)
-        print(json.dumps({k: v for k, v in found.items() if "to" in k.split("_")}, indent=1))
+        for name, ratio in found["ratios"].items():
+            print(
+                f"{name}: {ratio['seconds_median']} in seconds, {ratio['cpu_seconds_median']} in processor time"
+            )
         result[part] = {
             "model": "smollm2-135m",
             "host": machine.host(),
