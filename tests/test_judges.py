@@ -128,6 +128,18 @@ def test_the_parent_judges_the_whole_pair() -> None:
     assert '"It rains." Does this mean that "It is wet."?' in queries
 
 
+def test_what_every_judge_is_worth_and_whether_it_can_flip_at_all_is_noted() -> None:
+    # The parent takes each text, whose gold and own label is sports, for the target already.
+    context = judge(team="technology", robot="technology")
+    rows = [edit("a"), edit("b")]
+    scored(Flips(), rows, context)
+    assert {row.target for row in rows} == {"technology"}
+    assert context.notes["own_judge"]["accuracy"] == float(rows[0].gold == rows[0].predicted)
+    assert context.notes["parent_judge"]["accuracy"] == float(rows[0].gold == "technology")
+    assert context.notes["parent_judge"]["n"] == 2
+    assert context.notes["texts_with_the_target_label_already"]["parent"] == 1.0
+
+
 def test_no_judge_is_made_for_failures_alone() -> None:
     class Unasked(FakeContext):
         def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -118,9 +118,17 @@ class Flips(Scorer):
             dataset,
             context,
         )
-        if by_other.judge is not None:
-            known = judges.accuracy(by_other.before, edits, dataset)
-            context.note("independent_judge", {"judge": by_other.judge.description, **known})
+        already = {}
+        for name, found in (("parent", by_parent), ("independent", by_other)):
+            if found.judge is not None:
+                known = judges.accuracy(found.before, edits, dataset)
+                context.note(f"{name}_judge", {"judge": found.judge.description, **known})
+                # Such a text cannot flip softly by the very edit that was asked for, and flips hard without one.
+                same = [label == row.target for label, row in zip(found.before, edits, strict=True)]
+                already[name] = sum(same) / len(same)
+        if already:
+            context.note("own_judge", judges.accuracy([row.predicted for row in edits], edits, dataset))
+            context.note("texts_with_the_target_label_already", already)
         for row, parent, other in zip(edits, by_parent.flips, by_other.flips, strict=True):
             values = (*judges.own_flips(row), *parent, *other, float(row.edited is None))
             for metric, value in zip(self.metrics, values, strict=True):
