@@ -65,7 +65,9 @@ def test_calibration_beats_rounding_on_the_same_grid(receipts: dict[str, dict]) 
 def test_the_twin_is_the_kernel(receipts: dict[str, dict]) -> None:
     for variant in ("nf4", "gptq-4", "gptq-3", "rtn-4"):
         assert receipts[variant]["execution"] == "dequantized"
-        assert receipts[variant]["largest_logit_difference_to_kernel"] < 0.5, variant
+        # Of 2,048 x 49,152 logits; neighbours in bfloat16 lie 0.125 apart where logits are above 16.
+        most = {"float32": 0.01, "bfloat16": 1.0}[receipts[variant]["dtype"]]
+        assert receipts[variant]["largest_logit_difference_to_kernel"] < most, variant
     assert receipts["int8"]["execution"] == "kernel"
 
 
