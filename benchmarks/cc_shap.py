@@ -116,6 +116,7 @@ def main() -> None:
     )
     parser.add_argument("--items", type=int, default=6, help="number of pairs")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     parser.add_argument("--write", action="store_true", help="keep the result")
     arguments = parser.parse_args()
     path = pull(resolve("smollm2-135m"))
@@ -125,12 +126,23 @@ def main() -> None:
     items = []
     for item in dataset.items:
         items.append(measure(explainer, lm, dataset, item))
-        print(json.dumps(items[-1]), flush=True)
+        found = items[-1]
+        print(
+            f"{found['item']}: {found['times_fewer_calls']} times fewer calls, error {found['error']}"
+            if "error" in found
+            else json.dumps(found),
+            flush=True,
+        )
         if arguments.write:
             kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
             kept[arguments.dtype] = summed_up(items, explainer)
             KEPT.write_text(json.dumps(kept, indent=1) + "\n")
-    print(json.dumps({k: v for k, v in summed_up(items, explainer).items() if k != "items"}, indent=1))
+    result = summed_up(items, explainer)
+    print(f"{'coalitions':>10}  mean error over seeds, {len(items)} pairs in {arguments.dtype}")
+    for most, error in result["mean_error_over_seeds"].items():
+        print(f"{most:>10}  {error}")
+    if arguments.json:
+        print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -263,6 +263,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--items", type=int, default=160, help="of the built-in news, for the edits")
     parser.add_argument("--only", choices=PARTS, help="one part; the kept result of the other stays")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     parser.add_argument("--write", action="store_true", help="keep the result")
     options = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()
@@ -288,6 +289,8 @@ def main() -> None:
         }
     if options.write:
         KEPT.write_text(json.dumps(result, indent=1) + "\n")
+    if options.json:
+        print(json.dumps(result))
 
 
 if __name__ == "__main__":
