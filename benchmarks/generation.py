@@ -1,6 +1,6 @@
 """Tokens per second of the engine beside transformers' own text-generation pipeline, same model, same prompts.
 
-python benchmarks/generation.py [--repeats N] [--items N] [--only pipeline|joining] [--write]
+python benchmarks/generation.py [--repeats N] [--items N] [--only pipeline|joining] [--json] [--write]
 
 The prompts are those of the naive counterfactual edits of all built-in news on SmolLM2-135M, greedy, with
 the explainer's own limit and stop strings, which the pipeline is given too. In float32, where no two
