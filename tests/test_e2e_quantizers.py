@@ -160,7 +160,10 @@ def test_more_bits_are_nearer_to_the_parent(receipts: dict[str, dict[str, Any]])
 
 
 def test_gradients_are_those_of_the_weights_or_refused(receipts: dict[str, dict[str, Any]]) -> None:
-    for name in set(VARIANTS) - DENSE:
+    # A broken model turns the rounding of bfloat16 into other gradients; its cosine may be anything.
+    working = {name for name in VARIANTS if not receipts[name].get("fault")}
+    assert len(working - DENSE) > 15
+    for name in working - DENSE:
         right = receipts[name]["gradient_cosine"] >= 0.95
         assert right == (name not in ROUNDS_ACTIVATIONS), (name, receipts[name]["gradient_cosine"])
 
