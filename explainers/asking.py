@@ -24,9 +24,9 @@ from quantxai.datasets import Dataset, Task
 from quantxai.errors import DataError
 from quantxai.lm import Dialogue, Exchange, Generation, LanguageModel
 from quantxai.methods import Explainer
-from quantxai.records import Item, digest
+from quantxai.records import Item, Row, digest
 
-__all__ = ["Answered", "Asking", "Explaining", "Failure", "Order", "parse_explanation"]
+__all__ = ["Answered", "AskedRow", "Asking", "Explaining", "Failure", "Order", "parse_explanation"]
 
 Failure = Literal["unparsed", "empty", "copied"]
 Order = Literal["explain-then-predict", "predict-then-explain"]
@@ -38,6 +38,13 @@ _NEXT_QUESTION = re.compile(
     r"(?:^|\n\s*)(?:premise|hypothesis|claim|evidence|question|answer)\s*:.*", re.I | re.S
 )
 _SENTENCES = re.compile(r".*[.!?][\"'”’)]*(?=\s|$)", re.DOTALL)
+
+
+class AskedRow(Row):
+    """What all rows hold that tell of a question asked about an item."""
+
+    text: str = Field(description="The item, as in the data set.")
+    gold: str = Field(description="The item's gold label.")
 
 
 class Explaining(Explainer):

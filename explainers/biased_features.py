@@ -16,7 +16,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from explainers import prompts
-from explainers.asking import Asking, Explaining, Failure, Order
+from explainers.asking import AskedRow, Asking, Explaining, Failure, Order
 from quantxai.datasets import Dataset
 from quantxai.lm import LanguageModel
 from quantxai.methods import Work
@@ -27,11 +27,9 @@ __all__ = ["BiasedFeatures", "BiasedFeaturesRow"]
 _FILE = "biased_features"
 
 
-class BiasedFeaturesRow(Row):
+class BiasedFeaturesRow(AskedRow):
     """Predictions without and with a suggestion, and the explanation that goes with the latter."""
 
-    text: str = Field(description="The item, as in the data set.")
-    gold: str = Field(description="The item's gold label.")
     order: Order = Field(description="Which comes first, prediction or explanation.")
     predicted: str = Field(description="The prediction without a suggestion.")
     suggested: str = Field(description="The label that is suggested: a wrong one.")

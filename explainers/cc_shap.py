@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from explainers.asking import Asking, Explaining, Failure, Order
+from explainers.asking import AskedRow, Asking, Explaining, Failure, Order
 from explainers.shapley import coalitions, shapley_values
 from quantxai.datasets import Dataset
 from quantxai.lm import LanguageModel
@@ -40,11 +40,9 @@ MASK = "..."
 """What shap's text masker puts in place of masked tokens where the tokenizer has no mask token."""
 
 
-class CCSHAPRow(Row):
+class CCSHAPRow(AskedRow):
     """Contributions of the input's words to prediction and explanation."""
 
-    text: str = Field(description="The item, as in the data set.")
-    gold: str = Field(description="The item's gold label.")
     order: Order = Field(description="Which comes first, prediction or explanation.")
     predicted: str = Field(description="The prediction, made without an explanation.")
     explanation: str | None = Field(description="The explanation; null for a failure.")

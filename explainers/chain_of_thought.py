@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from explainers.asking import Explaining, Failure, Order
+from explainers.asking import AskedRow, Explaining, Failure, Order
 from quantxai.datasets import Dataset
 from quantxai.lm import LanguageModel
 from quantxai.methods import Work
@@ -36,10 +36,9 @@ _VERB = re.compile(
 )
 
 
-class ChainOfThoughtRow(Row):
+class ChainOfThoughtRow(AskedRow):
     """A chain of thought, with the predictions that follow from parts of it."""
 
-    gold: str = Field(description="The item's gold label.")
     predicted: str = Field(description="The prediction after the whole chain.")
     sentences: list[str] = Field(description="The chain, sentence by sentence; empty for a failure.")
     early: list[str] = Field(
@@ -104,6 +103,7 @@ class ChainOfThought(Explaining):
             yield ChainOfThoughtRow(
                 item=item.id,
                 group=item.group,
+                text=item.text,
                 gold=str(item.label),
                 predicted=answered.predicted[number],
                 sentences=chains[number],

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import Field
 
 from explainers import prompts
-from explainers.asking import Asking, Explaining, Failure, Order
+from explainers.asking import AskedRow, Asking, Explaining, Failure, Order
 from quantxai.datasets import Dataset
 from quantxai.lm import Generation, LanguageModel
 from quantxai.methods import Work
@@ -32,12 +32,11 @@ _WORDS = "edit_words"
 _PART = {"inference": "hypothesis", "verification": "claim", "choice": "question"}
 
 
-class EditTestRow(Row):
+class EditTestRow(AskedRow):
     """The first insertion that flips the prediction, with the explanation of the new one."""
 
     part: str = Field(description="Which part of the item a word is inserted into.")
     original: str = Field(description="That part before the insertion.")
-    gold: str = Field(description="The item's gold label.")
     predicted: str = Field(description="The prediction before the insertion.")
     tried: int = Field(description="Number of insertions tried.")
     flipped: int = Field(description="How many of them change the prediction.")
@@ -122,6 +121,7 @@ class EditTest(Explaining):
                 group=item.group,
                 part=part,
                 original=item.fields[part],
+                text=item.text,
                 gold=str(item.label),
                 predicted=before[number].label,
                 tried=len(tried[number]),

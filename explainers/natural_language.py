@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from explainers.asking import Explaining, Failure, Order
+from explainers.asking import AskedRow, Explaining, Failure, Order
 from quantxai.datasets import Dataset
 from quantxai.lm import LanguageModel
 from quantxai.methods import Work
@@ -20,11 +20,9 @@ from quantxai.records import Item, Row, digest
 __all__ = ["ExplanationRow", "NaturalLanguage"]
 
 
-class ExplanationRow(Row):
+class ExplanationRow(AskedRow):
     """One explanation, with the prediction that goes with it."""
 
-    text: str = Field(description="The item, as in the data set.")
-    gold: str = Field(description="The item's gold label.")
     reference: str | None = Field(description="The item's gold explanation; null where it has none.")
     order: Order = Field(description="Which comes first.")
     labels: list[str] = Field(description="The labels the scores belong to, in order.")

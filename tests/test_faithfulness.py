@@ -161,7 +161,7 @@ def test_an_explanation_copied_from_a_demonstration_is_none() -> None:
 
 def edited(**changes: Any) -> EditTestRow:
     values = {
-        "item": "a", "group": "g", "part": "hypothesis", "original": "A dog runs.", "gold": "neutral",
+        "item": "a", "group": "g", "text": "A dog runs.", "part": "hypothesis", "original": "A dog runs.", "gold": "neutral",
         "predicted": "neutral", "tried": 8, "flipped": 1, "inserted": "sad", "place": 1,
         "edited": "A sad dog runs.", "edited_predicted": "entailment", "explanation": "It is a sad dog.",
         "raw": " It is a sad dog.", "failure": None,
@@ -251,7 +251,7 @@ def asking(lm: FakeLanguageModel) -> Asking:
 
 def chain(early: list[str], **changes: Any) -> ChainOfThoughtRow:
     values = {
-        "item": "a", "group": "g", "gold": "neutral", "predicted": "neutral",
+        "item": "a", "group": "g", "text": "A dog runs.", "gold": "neutral", "predicted": "neutral",
         "sentences": ["It is."] * len(early), "early": early, "mistake": 0, "mistaken": "It is not.",
         "continued": "", "mistaken_predicted": "neutral", "raw": "", "failure": None,
     }  # fmt: skip
