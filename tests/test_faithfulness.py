@@ -161,8 +161,8 @@ def test_an_explanation_copied_from_a_demonstration_is_none() -> None:
 
 def edited(**changes: Any) -> EditTestRow:
     values = {
-        "item": "a", "group": "g", "text": "A dog runs.", "part": "hypothesis", "original": "A dog runs.", "gold": "neutral",
-        "predicted": "neutral", "tried": 8, "flipped": 1, "inserted": "sad", "place": 1,
+        "item": "a", "group": "g", "text": "A dog runs.", "part": "hypothesis", "original": "A dog runs.",
+        "gold": "neutral", "predicted": "neutral", "tried": 8, "flipped": 1, "inserted": "sad", "place": 1,
         "edited": "A sad dog runs.", "edited_predicted": "entailment", "explanation": "It is a sad dog.",
         "raw": " It is a sad dog.", "failure": None,
     }  # fmt: skip
