@@ -357,3 +357,11 @@ if __name__ == "__main__":
     from quantxai.report import build_report
 
     build_report(make_run(Path(sys.argv[1]), MANY, items=120, facts=180, failing=True, pairs=60))
+
+
+def rebuilt(store: Store) -> str:
+    """Build a run's report again and return the page."""
+    from quantxai.report import build_report
+
+    build_report(store)
+    return (store.path / "report.html").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from synthetic import MANY, QUALITY, SCRIPT, make_run
+from synthetic import MANY, QUALITY, SCRIPT, make_run, rebuilt
 
 from quantxai.errors import CorruptCell, RunError
 from quantxai.records import Finding, Measurement, Row
@@ -40,11 +40,6 @@ def page(store: Store) -> str:
 @pytest.fixture
 def copy(store: Store, tmp_path: Path) -> Store:
     return Store.open(shutil.copytree(store.path, tmp_path / "copy"))
-
-
-def rebuilt(store: Store) -> str:
-    build_report(store)
-    return (store.path / "report.html").read_text(encoding="utf-8")
 
 
 class Page(HTMLParser):

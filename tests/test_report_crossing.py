@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic import JUDGE, QUALITY, make_run
+from synthetic import JUDGE, QUALITY, make_run, rebuilt
 
 from quantxai.manifest import CellKey
 from quantxai.records import Finding, Metric
@@ -39,11 +39,6 @@ def page(store: Store) -> str:
 @pytest.fixture
 def copy(store: Store, tmp_path: Path) -> Store:
     return Store.open(shutil.copytree(store.path, tmp_path / "copy"))
-
-
-def rebuilt(store: Store) -> str:
-    build_report(store)
-    return (store.path / "report.html").read_text(encoding="utf-8")
 
 
 def cells(table: str) -> list[list[str]]:
