@@ -16,7 +16,8 @@ batched beyond floating-point tolerance.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -28,6 +29,10 @@ from quantxai.generation import Batch, Ending, Sampling
 from quantxai.lm import Continuation, Generation
 from quantxai.prefixes import LOGIT_BYTES, Prefixes, Row, States, fitting, in_batch_order, shared_prefixes
 from quantxai.tokenized import TokenizedModel, end_ids
+
+if TYPE_CHECKING:
+    from quantxai.anatomy import Anatomy
+    from quantxai.internals import Internals
 
 __all__ = ["TransformersModel", "check_causal", "longest"]
 
@@ -69,11 +74,14 @@ class TransformersModel(TokenizedModel):
         self.device = next(model.parameters()).device
         self._full_attention = _full_attention(model.config)
         self._known = Prefixes()
+        self._anatomy: Anatomy | None = None
         self._end_ids = end_ids(getattr(model.generation_config, "eos_token_id", None), tokenizer)
 
     def anew(self) -> TransformersModel:
         """Return an engine on the same model that remembers nothing of the calls before."""
-        return TransformersModel(self.model, self.tokenizer, batch_tokens=self.batch_tokens, tick=self.tick)
+        new = TransformersModel(self.model, self.tokenizer, batch_tokens=self.batch_tokens, tick=self.tick)
+        new._anatomy = self._anatomy
+        return new
 
     # -- the interface ---------------------------------------------------------------------------
 
@@ -160,6 +168,43 @@ class TransformersModel(TokenizedModel):
         self._run(self._rows(tokens, [1] * len(tokens)), 1, run)
         return out
 
+    def internals(self) -> Internals:
+        """See LanguageModel.internals."""
+        from quantxai.anatomy import find_anatomy
+        from quantxai.internals import Internals
+
+        if self._anatomy is None:
+            self._anatomy = find_anatomy(self.model)
+        return Internals(self, self._anatomy)
+
+    def encode(self, prompt: str) -> list[int]:
+        """Return a prompt's token ids, with what the tokenizer puts in front."""
+        return self._encode(prompt)
+
+    def watched(
+        self,
+        tokens: Sequence[Sequence[int]],
+        reserve: Sequence[int],
+        watch: Callable[[list[Row]], AbstractContextManager[None]],
+        use: Callable[[list[Row], torch.Tensor], None],
+    ) -> None:
+        """Run prompts in batches, inside a context that may hook the model.
+
+        Args:
+            tokens: of each prompt.
+            reserve: how many last tokens of each prompt must be run inside the context; what comes before may
+                be taken from a shared prefix.
+            watch: gives the context of a batch.
+            use: called with each batch and its last logits [rows, vocabulary], the context closed.
+        """
+        self._check_lengths(tokens, 0)
+
+        def run(batch: list[Row]) -> None:
+            logits, _, _ = self._forward(batch, 1, watch(batch))
+            use(batch, logits[:, -1])
+
+        self._run(self._rows(tokens, reserve), 1, run)
+
     # -- batches ---------------------------------------------------------------------------------
 
     def _rows(self, tokens: Sequence[Sequence[int]], reserve: Sequence[int]) -> list[Row]:
@@ -198,13 +243,19 @@ class TransformersModel(TokenizedModel):
         torch.cuda.empty_cache()
         self.batch_tokens = max(self.batch_tokens // 2, 1)
 
-    def _forward(self, batch: list[Row], keep: int) -> tuple[torch.Tensor, Any, torch.Tensor]:
-        """Run a batch; return logits [rows, keep, vocabulary], the cache and the mask so far."""
+    def _forward(
+        self, batch: list[Row], keep: int, within: AbstractContextManager[None] | None = None
+    ) -> tuple[torch.Tensor, Any, torch.Tensor]:
+        """Run a batch; return logits [rows, keep, vocabulary], the cache and the mask so far.
+
+        The context is open while the rows themselves are run, not while prefixes are.
+        """
         cache, prefix_mask = self._prefixes(batch)
         ids, rest_mask = self._pad([r.rest for r in batch])
         mask = torch.cat([prefix_mask, rest_mask], dim=1)
         keep = min(keep, ids.shape[1])
-        out = self._call(ids, mask, cache, keep)
+        with within or nullcontext():
+            out = self._call(ids, mask, cache, keep)
         return out.logits, out.past_key_values, mask
 
     def _call(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any, keep: int) -> Any:

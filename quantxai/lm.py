@@ -5,10 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from quantxai.errors import ModelError
+
+if TYPE_CHECKING:
+    from quantxai.internals import Internals
 
 __all__ = ["Architecture", "Continuation", "Dialogue", "Exchange", "Generation", "LanguageModel"]
 
@@ -92,7 +97,7 @@ class Dialogue:
 
 
 class LanguageModel(ABC):
-    """The text-only half: what every engine offers."""
+    """What explainers ask of a model: texts and their probabilities; of some engines also its internals."""
 
     def prompt(self, dialogue: Dialogue, *, chat: bool = True) -> str:
         """Return the prompt of a dialogue, which ends where the model is to go on.
@@ -152,3 +157,15 @@ class LanguageModel(ABC):
         Raises:
             InputError: two choices begin with the same token.
         """
+
+    def internals(self) -> Internals:
+        """Return the model's inside: residual streams, activations, patched passes.
+
+        Raises:
+            ModelError: the engine offers texts and their probabilities alone, or the model has parts that
+                cannot be told apart.
+        """
+        raise ModelError(
+            f"{type(self).__name__} offers texts and their probabilities, not what is inside the model. Use "
+            'engine = "transformers".'
+        )

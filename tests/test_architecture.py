@@ -28,7 +28,10 @@ HEAVY = {
     "accelerate",
 }
 """Imported where they are used, never at a module's top."""
-MAY_BE_HEAVY = {f"quantxai/{name}.py" for name in ("engine", "generation", "caches", "_preload")}
+MAY_BE_HEAVY = {
+    f"quantxai/{name}.py"
+    for name in ("anatomy", "caches", "engine", "generation", "internals", "readout", "_preload")
+}
 
 FILES = sorted(f.relative_to(ROOT).as_posix() for p in PACKAGES for f in (ROOT / p).rglob("*.py"))
 

@@ -1,0 +1,261 @@
+"""Inside a forward pass: residual streams, what sublayers add, activations, and patched passes.
+
+The other half of the seam to a model, for engines that run one (`LanguageModel.internals`). What is
+observed is gathered by hooks at one position of each prompt, so batches cost little more than plain ones.
+Weights are read through the modules, layer by layer, so packed ones never matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from quantxai.anatomy import Anatomy, given, hooked, output_matrix
+from quantxai.errors import InputError
+from quantxai.readout import Readout
+
+if TYPE_CHECKING:
+    from quantxai.engine import TransformersModel
+    from quantxai.prefixes import Row
+
+__all__ = ["Internals", "Trace"]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a forward pass held at one position of a prompt, in working precision on the model's device.
+
+    Attributes:
+        tokens: the whole prompt.
+        position: which of its tokens.
+        residuals: what enters each layer, [layers + 1, hidden]; the last one enters the final norm.
+        attention: what each attention sublayer adds to the residual stream, [layers, hidden].
+        ffn: what each FFN adds, [layers, hidden].
+        heads: what the attention output projections read, the heads side by side, [layers, heads * width].
+        neurons: what the FFN output projections read, the neurons' activations, [layers, ffn width].
+        attention_scale: what the block's own norm of the attention's output divides by, [layers]; 1 where
+            there is none.
+        ffn_scale: the same of the FFN's output.
+    """
+
+    tokens: tuple[int, ...]
+    position: int
+    residuals: torch.Tensor
+    attention: torch.Tensor
+    ffn: torch.Tensor
+    heads: torch.Tensor
+    neurons: torch.Tensor
+    attention_scale: torch.Tensor
+    ffn_scale: torch.Tensor
+
+
+class Internals:
+    """A model's inside, behind its engine.
+
+    Args:
+        engine: it forms the batches.
+        anatomy: the model's parts.
+    """
+
+    def __init__(self, engine: TransformersModel, anatomy: Anatomy) -> None:
+        self._engine = engine
+        self.anatomy = anatomy
+        self.tokenizer = engine.tokenizer
+        self.layers = len(anatomy.blocks)
+        self.hidden = anatomy.readout.hidden
+        self.ffn_width = anatomy.ffn_width
+        self.heads = anatomy.heads
+        self.head_width = anatomy.head_width
+
+    @property
+    def readout(self) -> Readout:
+        """Final norm and unembedding."""
+        return self.anatomy.readout
+
+    def tokens(self, prompt: str) -> list[int]:
+        """Return a prompt's token ids, with what the tokenizer puts in front."""
+        return self._engine.encode(prompt)
+
+    def position_of(self, prompt: str, end: int) -> int:
+        """Return the place of the token that holds a prompt's character `end` - 1 (of several, the last).
+
+        Raises:
+            InputError: no token holds it, or the tokenizer does not tell where its tokens stand.
+        """
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise InputError("this model's tokenizer does not tell where in a text its tokens stand")
+        spans = self.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
+        found = [i for i, (start, stop) in enumerate(spans) if start < end <= stop]
+        if not 0 < end <= len(prompt) or not found:
+            raise InputError(f"no token of the prompt holds its character {end - 1}")
+        # A beginning-of-text token that the prompt brings itself is there once: count from the end.
+        return found[-1] - len(spans) + len(self.tokens(prompt))
+
+    def trace(self, prompts: Sequence[str], positions: Sequence[int] | None = None) -> list[Trace]:
+        """Run prompts and return what was observed at one position of each, in order.
+
+        Args:
+            prompts: what is run.
+            positions: which token of each prompt; the last one where left out.
+
+        Raises:
+            InputError: a prompt is empty or too long, or a position is none of its tokens.
+        """
+        tokens, places = self._placed(prompts, positions)
+        found: dict[int, Trace] = {}
+        seen: dict[str, dict[int, torch.Tensor]] = {}
+
+        def watch(batch: list[Row]) -> AbstractContextManager[None]:
+            seen.clear()
+            return hooked(self._observers(seen, self._from_end(batch, tokens, places)))
+
+        def use(batch: list[Row], logits: torch.Tensor) -> None:
+            stacked = {k: torch.stack([v[i] for i in sorted(v)], 1) for k, v in seen.items()}
+            for row, r in enumerate(batch):
+                parts = {k: v[row] for k, v in stacked.items()}
+                found[r.index] = self._trace(tuple(tokens[r.index]), places[r.index], parts)
+
+        self._engine.watched(tokens, [len(t) - p for t, p in zip(tokens, places, strict=True)], watch, use)
+        return [found[i] for i in range(len(prompts))]
+
+    def next_tokens(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Return the log-probabilities of every next token, [prompts, vocabulary], nats."""
+        nothing = torch.zeros((len(prompts), self.hidden), dtype=self.readout.dtype)
+        return self.patched(prompts, [0] * len(prompts), None, nothing)
+
+    def patched(
+        self,
+        prompts: Sequence[str],
+        layers: Sequence[int],
+        positions: Sequence[int] | None,
+        vectors: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return next-token log-probabilities [prompts, vocabulary], nats, after patching the residual stream.
+
+        Args:
+            prompts: what is run.
+            layers: for each prompt the layer whose input is patched; `self.layers` is the final norm's.
+            positions: which of its tokens; the last one where left out.
+            vectors: what is added there, [prompts, hidden].
+
+        Raises:
+            InputError: a prompt is empty or too long, or a position or a layer does not exist.
+        """
+        if any(not 0 <= layer <= self.layers for layer in layers):
+            raise InputError(f"layers to patch go from 0 to {self.layers} (the final norm's input)")
+        tokens, places = self._placed(prompts, positions)
+        vectors = vectors.to(self._engine.device)
+        found: dict[int, torch.Tensor] = {}
+
+        def watch(batch: list[Row]) -> AbstractContextManager[None]:
+            ends = self._from_end(batch, tokens, places)
+            return hooked(
+                self._patches([layers[r.index] for r in batch], ends, vectors[[r.index for r in batch]])
+            )
+
+        def use(batch: list[Row], logits: torch.Tensor) -> None:
+            values = logits.to(self.readout.dtype).log_softmax(-1)
+            found.update((r.index, v) for r, v in zip(batch, values, strict=True))
+
+        self._engine.watched(tokens, [len(t) - p for t, p in zip(tokens, places, strict=True)], watch, use)
+        if not found:
+            return torch.zeros((0, self.readout.vocabulary), dtype=self.readout.dtype)
+        return torch.stack([found[i] for i in range(len(prompts))])
+
+    def ffn_output(self, layer: int) -> torch.Tensor:
+        """Return the FFN's output matrix [hidden, ffn width]: neuron k writes m_k / ffn_scale times column k.
+
+        The gain of the block's own norm, where it has one, is folded in.
+        """
+        return _folded(self.anatomy.blocks[layer].ffn)
+
+    def attention_output(self, layer: int) -> torch.Tensor:
+        """Return the attention's output matrix [hidden, heads * head width], likewise."""
+        return _folded(self.anatomy.blocks[layer].attention)
+
+    # -- hooks -----------------------------------------------------------------------------------
+
+    def _placed(
+        self, prompts: Sequence[str], positions: Sequence[int] | None
+    ) -> tuple[list[list[int]], list[int]]:
+        tokens = [self.tokens(p) for p in prompts]
+        places = [len(t) - 1 for t in tokens] if positions is None else list(positions)
+        for t, place in zip(tokens, places, strict=True):
+            if not 0 <= place < len(t):
+                raise InputError(f"position {place} is none of a prompt's {len(t)} tokens")
+        return tokens, places
+
+    def _from_end(self, batch: list[Row], tokens: list[list[int]], places: list[int]) -> torch.Tensor:
+        """Each row's position, counted from the end: -1 is the last; batches are padded on the left."""
+        return torch.tensor(
+            [places[r.index] - len(tokens[r.index]) for r in batch], device=self._engine.device
+        )
+
+    def _observers(
+        self, seen: dict[str, dict[int, torch.Tensor]], ends: torch.Tensor
+    ) -> list[tuple[Any, Callable[..., Any], bool]]:
+        rows = torch.arange(len(ends), device=ends.device)
+
+        def before(key: str, layer: int) -> Callable[..., None]:
+            def hook(module: Any, args: Any, kwargs: Any) -> None:
+                seen.setdefault(key, {})[layer] = given(args, kwargs)[rows, ends].to(self.readout.dtype)
+
+            return hook
+
+        def after(key: str, layer: int) -> Callable[..., None]:
+            def hook(module: Any, args: Any, kwargs: Any, output: Any) -> None:
+                out = output[0] if isinstance(output, tuple) else output
+                seen.setdefault(key, {})[layer] = out[rows, ends].to(self.readout.dtype)
+
+            return hook
+
+        hooks = [(self.anatomy.final_norm, before("residuals", self.layers), True)]
+        for layer, block in enumerate(self.anatomy.blocks):
+            hooks.append((block.module, before("residuals", layer), True))
+            for name, read, sublayer in (
+                ("attention", "heads", block.attention),
+                ("ffn", "neurons", block.ffn),
+            ):
+                hooks.append((sublayer.output, before(read, layer), True))
+                hooks.append((sublayer.adds, after(name, layer), False))
+                if sublayer.norm_module is not None:
+                    hooks.append((sublayer.norm_module, before(f"{name}_raw", layer), True))
+        return hooks
+
+    def _trace(self, tokens: tuple[int, ...], place: int, parts: dict[str, torch.Tensor]) -> Trace:
+        scales = {}
+        for name in ("attention", "ffn"):
+            raw = parts.pop(f"{name}_raw", None)
+            norms = [getattr(block, name).norm for block in self.anatomy.blocks]
+            scales[f"{name}_scale"] = (
+                torch.ones(self.layers, dtype=self.readout.dtype, device=self._engine.device)
+                if raw is None
+                else torch.stack([norm.scale(r) for norm, r in zip(norms, raw, strict=True)])
+            )
+        return Trace(tokens, place, **parts, **scales)
+
+    def _patches(
+        self, layers: list[int], ends: torch.Tensor, vectors: torch.Tensor
+    ) -> list[tuple[Any, Callable[..., Any], bool]]:
+        modules = [b.module for b in self.anatomy.blocks] + [self.anatomy.final_norm]
+
+        def patch(layer: int) -> Callable[..., Any]:
+            rows = torch.tensor([i for i, of in enumerate(layers) if of == layer], device=ends.device)
+
+            def hook(module: Any, args: Any, kwargs: Any) -> Any:
+                states = given(args, kwargs).clone()
+                states[rows, ends[rows]] += vectors[rows].to(states.dtype)
+                return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
+
+            return hook
+
+        return [(modules[layer], patch(layer), True) for layer in sorted(set(layers))]
+
+
+def _folded(sublayer: Any) -> torch.Tensor:
+    matrix = output_matrix(sublayer.output)
+    return matrix if sublayer.norm is None else sublayer.norm.folded(matrix)
