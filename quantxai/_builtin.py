@@ -1,4 +1,4 @@
-"""The built-in sets: texts written for this project, facts, and what is composed from them.
+"""The built-in sets: texts written for this project, and facts.
 
 A file holds up to three splits: `evaluation` (what variants are asked about), `demonstration` (what
 prompts show) and `calibration` (what quantizers calibrate on). They share no text and no fact. Reviews,
@@ -34,7 +34,6 @@ __all__ = [
     "questions",
     "relations",
     "reviews",
-    "two_hop",
 ]
 
 DATA = Path(__file__).parent / "data"
@@ -110,43 +109,8 @@ def calibration(data: Path = DATA) -> tuple[str, ...]:
     return (*(i.text for i in news(data)["calibration"]), *pairs, *facts)
 
 
-@functools.cache
-def two_hop(data: Path = DATA) -> tuple[Item, ...]:
-    """Compose the pairs of relations in two_hop.json; see quantxai.datasets.two_hop."""
-    names = {file.stem: json_file(file)["name"] for file in _relation_files(data)}
-    by_group: dict[str, list[Item]] = {}
-    for item in relations(data)["evaluation"]:
-        by_group.setdefault(item.group, []).append(item)
-    facts = {stem: by_group[name] for stem, name in names.items()}
-    questions: list[Item] = []
-    for pair in json_file(data / "two_hop.json"):
-        second = {fact.text: fact for fact in facts[pair["second"]]}
-        for fact in facts[pair["first"]]:
-            if (other := second.get(str(fact.label))) is not None:
-                questions.append(_question(pair, fact, other))
-    return tuple(questions)
-
-
 def _relation_files(data: Path) -> list[Path]:
     return sorted((data / "relations").glob("*.json"))
-
-
-def _question(pair: dict[str, str], fact: Item, other: Item) -> Item:
-    subject, bridge = fact.text, other.text
-    return Item(
-        id=f"{fact.id}+{other.id}",
-        text=pair["template"].replace("{}", subject),
-        label=other.label,
-        group=f"{pair['first']}+{pair['second']}",
-        fields={
-            "subject": subject,
-            "bridge": bridge,
-            "description": pair["description"].replace("{}", subject),
-            "first_prompt": pair["first_template"].replace("{}", subject),
-            "second_prompt": pair["second_template"].replace("{}", bridge),
-        },
-        aliases=other.aliases,
-    )
 
 
 def _texts(path: Path) -> Splits:

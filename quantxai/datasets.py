@@ -19,7 +19,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from quantxai import _builtin, _published
+from quantxai import _builtin, _published, _two_hop
 from quantxai._published import LETTERS, choice_text, inference_text, verification_text
 from quantxai.errors import DataError, UnknownName
 from quantxai.records import Item, Record
@@ -35,11 +35,11 @@ __all__ = [
     "inference_text",
     "load_dataset",
     "take",
-    "two_hop",
     "verification_text",
 ]
 
-Task = Literal["topic", "sentiment", "inference", "verification", "choice", "recall"]
+Task = Literal["topic", "sentiment", "inference", "verification", "choice", "recall", "composition"]
+"""What items ask for: a label, or for recall an object, for composition one over two hops."""
 
 TOPICS = ("world", "sports", "business", "technology")
 SENTIMENTS = ("positive", "negative")
@@ -53,6 +53,8 @@ AG_NEWS_REVISION = "eb185aade064a813bc0b7f42de02595523103ca4"
 SST2_REVISION = "8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb"
 ECQA_REVISION = "main"
 """A branch, not a commit: the full hash of its last commit (409e78f...) could not be looked up."""
+TWO_HOP_FACT_REVISION = "59a84cd883f71641a03fb6fa50da92a9603e7845"
+"""As a study that read the set has pinned it; not downloaded here so far."""
 
 
 class Dataset(Record):
@@ -60,7 +62,7 @@ class Dataset(Record):
 
     name: str = Field(description="Registered name, see dataset_names().")
     task: Task
-    labels: tuple[str, ...] = Field(description="Allowed labels; empty for recall.")
+    labels: tuple[str, ...] = Field(description="Allowed labels; empty for recall and composition.")
     items: tuple[Item, ...] = Field(description="What is evaluated, in the file's order.")
     demonstrations: tuple[Item, ...] = Field(description="Held-out items for prompts; never evaluated.")
     source: str = Field(description="Where it comes from: built in, Hub id at a revision, or a path.")
@@ -85,7 +87,7 @@ class _Set:
     copy: str = ""
     """Where to find a copy of a set that is not on the Hub."""
     shots: int = 4
-    """Demonstrations taken per label (per relation for recall) from a set that has none of its own."""
+    """Demonstrations taken per label (per relation for recall) from a set that has none of its own; 0: none."""
 
     def read(self, path: Path) -> Iterator[Item]:
         """Read a local copy of a published set."""
@@ -136,6 +138,13 @@ _SETS: dict[str, _Set] = {
         LETTERS,
         "Apache-2.0",
         splits=_builtin.questions,
+    ),
+    "two_hop": _Set(
+        "273 questions over two hops, composed from this project's facts of countries",
+        "composition",
+        (),
+        "Apache-2.0",
+        splits=_two_hop.two_hop,
     ),
     "esnli": _Set(
         "e-SNLI dev set: inference pairs with human explanations (Camburu et al. 2018)",
@@ -198,6 +207,19 @@ _SETS: dict[str, _Set] = {
         copy="the directory data of the repository evandez/relations on GitHub",
         shots=3,
     ),
+    "twohopfact": _Set(
+        "TwoHopFact: questions over two hops of 52 pairs of relations (Yang et al. 2024)",
+        "composition",
+        (),
+        "CC BY 4.0",
+        items=_two_hop.two_hop_fact_items,
+        columns=_two_hop.TWO_HOP_FACT_COLUMNS,
+        hub="soheeyang/TwoHopFact",
+        split="train",
+        revision=TWO_HOP_FACT_REVISION,
+        # Bridges recur, countries above all: shown, a question would give others' answers away.
+        shots=0,
+    ),
 }
 
 
@@ -215,15 +237,15 @@ def load_dataset(name: str, path: str | Path | None = None, revision: str | None
     """Load a registered data set.
 
     A published set brings no demonstrations of its own: the first 4 of each label (3 of each
-    relation) are held out for prompts, every one from another text, premise, claim, question or
-    subject and with an explanation where the set has them, and no item that shares its premise, claim,
-    question or subject with one of them is evaluated. A text that occurs again is left out and counted
-    in `source`: the published sets do repeat some.
+    relation, none of twohopfact) are held out for prompts, every one from another text, premise, claim,
+    question or subject and with an explanation where the set has them, and no item that shares its
+    premise, claim, question or subject with one of them is evaluated. A text that occurs again is left
+    out and counted in `source`: the published sets do repeat some.
 
     Args:
         name: a name from `dataset_names()`.
-        path: a local copy in the published format: a CSV file (esnli, ag_news, sst2, healthfc, ecqa),
-            a TSV file (sst2 as in GLUE), or a JSON file or a directory of them (lre).
+        path: a local copy in the published format: a CSV file (esnli, ag_news, sst2, healthfc, ecqa,
+            twohopfact), a TSV file (sst2 as in GLUE), or a JSON file or a directory of them (lre).
         revision: Hub revision to download instead of the pinned one.
 
     Raises:
@@ -253,9 +275,9 @@ def load_dataset(name: str, path: str | Path | None = None, revision: str | None
 def take(dataset: Dataset, n: int | None, seed: int) -> Dataset:
     """Return the data set with at most `n` of its items, spread evenly over its strata.
 
-    Strata are labels, for recall relations; sizes differ by at most one while no stratum runs out.
-    The choice is random but a function of seed and item ids alone: a larger `n` keeps every item of
-    a smaller one. Items stay in the file's order.
+    Strata are labels, for recall relations and for composition pairs of them; sizes differ by at most
+    one while no stratum runs out. The choice is random but a function of seed and item ids alone: a
+    larger `n` keeps every item of a smaller one. Items stay in the file's order.
 
     Args:
         dataset: what to sample from.
@@ -268,8 +290,7 @@ def take(dataset: Dataset, n: int | None, seed: int) -> Dataset:
         raise DataError(f"{dataset.name}: a sample needs at least 1 item, {n} asked for")
     strata: dict[str, list[str]] = {}
     for item in dataset.items:
-        key = item.group if dataset.task == "recall" else str(item.label)
-        strata.setdefault(key, []).append(item.id)
+        strata.setdefault(_stratum(item, dataset.task), []).append(item.id)
     ranked: list[tuple[int, str, str]] = []
     for key, ids in strata.items():
         # Round r takes the r-th item of every stratum, in a seeded order of the strata.
@@ -320,17 +341,6 @@ def _own_texts(file: Path) -> list[str]:
     if not texts:
         raise DataError(f'calibration.path = "{file}": holds no text. {remedy}')
     return texts
-
-
-def two_hop() -> tuple[Item, ...]:
-    """Return two-hop questions r2(r1(e1)) composed from the built-in relations' evaluated facts.
-
-    An item's text is the question as a cloze ("The capital city of the country that is home to the
-    Eiffel Tower is"), its label r2's object, its group the pair of relations. Its fields: subject
-    (e1), bridge (e2 = r1(e1)), description (the mention of e2 through e1), first_prompt and
-    second_prompt (the two one-hop clozes, answered by the bridge and by the label).
-    """
-    return _builtin.two_hop()
 
 
 def _dataset(
@@ -389,13 +399,17 @@ def _demonstrations(items: Iterable[Item], entry: _Set) -> list[Item]:
     count: dict[str, int] = {}
     origins: set[tuple[str, str]] = set()
     for item in items:
-        stratum = item.group if entry.task == "recall" else str(item.label)
+        stratum = _stratum(item, entry.task)
         unexplained = item.fields.get("explanation") == ""
         if count.get(stratum, 0) < entry.shots and _origin(item) not in origins and not unexplained:
             count[stratum] = count.get(stratum, 0) + 1
             origins.add(_origin(item))
             chosen.append(item)
     return chosen
+
+
+def _stratum(item: Item, task: Task) -> str:
+    return item.group if task in ("recall", "composition") else str(item.label)
 
 
 def _shuffle_key(seed: int, text: str) -> str:

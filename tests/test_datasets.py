@@ -22,7 +22,6 @@ from quantxai.datasets import (
     dataset_tasks,
     load_dataset,
     take,
-    two_hop,
     verification_text,
 )
 from quantxai.errors import DataError, MissingExtra, UnknownName
@@ -30,7 +29,7 @@ from quantxai.records import Item
 
 pytestmark = pytest.mark.bare
 
-BUILT_IN = ("news", "inference", "relations", "reviews", "claims", "questions")
+BUILT_IN = ("news", "inference", "relations", "reviews", "claims", "questions", "two_hop")
 
 
 def words(text: str) -> list[str]:
@@ -59,6 +58,7 @@ def write(path: Path, text: str) -> Path:
         ("reviews", "sentiment", 80, 16),
         ("claims", "verification", 48, 12),
         ("questions", "choice", 60, 15),
+        ("two_hop", "composition", 273, 36),
     ],
 )
 def test_built_in_sets_have_their_sizes(name: str, task: str, items: int, demonstrations: int) -> None:
@@ -135,23 +135,53 @@ def test_relations_hold_subject_object_and_template() -> None:
 
 
 def test_two_hop_questions_compose_two_facts() -> None:
-    questions = two_hop()
-    assert len(questions) >= 150
-    assert len({q.id for q in questions}) == len(questions)
+    dataset = load_dataset("two_hop")
+    questions = [*dataset.items, *dataset.demonstrations]
     eiffel = next(q for q in questions if "Eiffel" in q.text and "capital" in q.text)
     assert eiffel.text == "The capital city of the country that is home to the Eiffel Tower is"
-    assert (eiffel.label, eiffel.fields["bridge"], eiffel.fields["subject"]) == (
-        "Paris",
-        "France",
-        "the Eiffel Tower",
-    )
-    assert eiffel.fields["second_prompt"] == "The capital city of France is"
+    assert (eiffel.label, eiffel.group) == ("Paris", "landmark_country+country_capital")
+    assert eiffel.fields == {
+        "subject": "the Eiffel Tower",
+        "bridge": "France",
+        "bridge_aliases": "",
+        "description": "the country that is home to the Eiffel Tower",
+        "first_prompt": "The landmark known as the Eiffel Tower is located in the country of",
+        "second_prompt": "The capital city of France is",
+        "entity_prompt": "The capital city of the country that is home to the Alhambra",
+        "relation_prompt": "The capital city of the country farthest away from the Eiffel Tower",
+    }
     facts = {(i.text, i.label) for i in load_dataset("relations").items}
     for question in questions:
-        assert (question.fields["subject"], question.fields["bridge"]) in facts
-        assert (question.fields["bridge"], question.label) in facts
-        assert question.fields["bridge"] not in question.text, "the question gives the bridge away"
-        assert question.fields["description"] in question.text
+        fields = question.fields
+        assert (fields["subject"], fields["bridge"]) in facts
+        assert (fields["bridge"], question.label) in facts
+        assert fields["bridge"] not in question.text, "the question gives the bridge away"
+        assert question.text.count(fields["description"]) == 1
+
+
+def test_two_hop_controls_keep_all_but_the_subject_or_the_relation() -> None:
+    dataset = load_dataset("two_hop")
+    for question in (*dataset.items, *dataset.demonstrations):
+        fields, (before, _) = question.fields, question.text.split(question.fields["description"])
+        (other,) = (
+            q
+            for q in (*dataset.items, *dataset.demonstrations)
+            if q.group == question.group and q.text.startswith(fields["entity_prompt"])
+        )
+        assert fields["entity_prompt"] == before + other.fields["description"]
+        assert other.fields["subject"] != fields["subject"]
+        assert other.fields["bridge"] != fields["bridge"]
+        assert fields["relation_prompt"].startswith(before)
+        assert fields["subject"] in fields["relation_prompt"]
+        assert fields["relation_prompt"].removeprefix(before) != fields["description"]
+
+
+def test_no_evaluated_two_hop_question_shares_a_bridge_with_a_demonstration() -> None:
+    dataset = load_dataset("two_hop")
+    shown = {d.fields["bridge"] for d in dataset.demonstrations}
+    assert not shown & {i.fields["bridge"] for i in dataset.items}
+    assert set(Counter(d.group for d in dataset.demonstrations).values()) == {3}
+    assert {d.group for d in dataset.demonstrations} == {i.group for i in dataset.items}
 
 
 # -- calibration ---------------------------------------------------------------------------------
@@ -179,6 +209,8 @@ def test_calibration_shares_nothing_with_what_is_evaluated() -> None:
                 parts = [item.text, item.fields["question"], item.fields["explanation"]]
             if dataset.task == "recall":
                 parts = [f"{item.fields['template'].replace('{}', item.text)} {item.label}"]
+            if dataset.task == "composition":
+                parts = [item.text]  # its facts are those of `relations`
             for part in parts:
                 assert part not in everything
                 assert not sequences(part) & seen, f"{item.id}: 8 words in a row are in the calibration text"
@@ -217,8 +249,8 @@ def test_take_is_stratified_nested_and_deterministic(name: str) -> None:
         ids = [item.id for item in sample.items]
         assert len(ids) == n
         assert ids == [item.id for item in dataset.items if item.id in set(ids)], "not in the file's order"
-        counts = Counter(i.group if dataset.task == "recall" else i.label for i in sample.items)
-        strata = 27 if name == "relations" else len(dataset.labels)
+        counts = Counter(i.label if dataset.labels else i.group for i in sample.items)
+        strata = {"relations": 27, "two_hop": 12}.get(name, len(dataset.labels))
         assert max(counts.values()) - min([*counts.values(), *[0] * (strata - len(counts))]) <= 1
         assert smaller <= set(ids), "a larger sample keeps a smaller one"
         smaller = set(ids)
@@ -503,6 +535,81 @@ def test_every_demonstration_has_an_explanation(tmp_path: Path, name: str) -> No
     assert [i.fields["explanation"] for i in dataset.items[:5]] == [""] * 5, "they are evaluated"
 
 
+TWO_HOP_FACT = (
+    "uid,category,fact_comp_type,e1.value,e2.value,e2.aliases,e3.value,e3.aliases,mu.template,"
+    "r1(e1).prompt,r2(e2).prompt,r2(r1(e1)).prompt,r2(r1(e1)).subject_cut.prompt,"
+    "r2(r1(e1')).prompt,r2(r1(e1')).subject_cut.prompt,r2(r1'(e1)).prompt,r2(r1'(e1)).subject_cut.prompt"
+)
+
+
+def two_hop_row(k: int, **changes: str) -> tuple[str, ...]:
+    row = {
+        "uid": str(k),
+        "category": "novel-author-country",
+        "fact_comp_type": "country of the author of the novel",
+        "e1": f"Novel {k}",
+        "e2": f"Ann O'Reader {k}",
+        "e2_aliases": str(((f"Ann O'Reader {k}", f"A. O'Reader {k}"), (f"Anny {k}",))),
+        "e3": "Ireland",
+        "e3_aliases": "(('Ireland', 'Éire'),)",
+        "mu": "the author of the novel {}",
+        "first": f"The author of the novel Novel {k} is",
+        "second": f"Ann O'Reader {k} was born in the country of",
+        "both": f"The author of the novel Novel {k} was born in the country of",
+        "cut": f"The author of the novel Novel {k}",
+        "entity": f"The author of the novel Tome {k} was born in the country of",
+        "entity_cut": f"The author of the novel Tome {k}",
+        "relation": f"A reader of the novel Novel {k} was born in the country of",
+        "relation_cut": f"A reader of the novel Novel {k}",
+    }
+    return tuple({**row, **changes}.values())
+
+
+def test_two_hop_fact_as_published(tmp_path: Path) -> None:
+    rows = [two_hop_row(0), two_hop_row(1, e2_aliases=""), two_hop_row(0), two_hop_row(2, e2="", e3="")]
+    path = write(tmp_path / "TwoHopFact.csv", csv_text(TWO_HOP_FACT, rows))
+    dataset = load_dataset("twohopfact", path)
+    assert (dataset.task, dataset.labels, dataset.demonstrations) == ("composition", (), ())
+    assert dataset.source == f"{path} (1 repeated items left out)"
+    assert [i.id for i in dataset.items] == [f"twohopfact-00000{n}" for n in (1, 2, 4)]
+    item, plain, empty = dataset.items
+    assert item.text == "The author of the novel Novel 0 was born in the country of"
+    assert (item.label, item.aliases) == ("Ireland", ("Éire",))
+    assert item.group == "country of the author of the novel"
+    assert item.fields == {
+        "category": "novel-author-country",
+        "subject": "Novel 0",
+        "bridge": "Ann O'Reader 0",
+        "bridge_aliases": "A. O'Reader 0\nAnny 0",
+        "description": "the author of the novel Novel 0",
+        "first_prompt": "The author of the novel Novel 0 is",
+        "second_prompt": "Ann O'Reader 0 was born in the country of",
+        "entity_prompt": "The author of the novel Tome 0",
+        "relation_prompt": "A reader of the novel Novel 0",
+    }
+    assert plain.fields["bridge_aliases"] == ""
+    assert (empty.fields["bridge"], empty.label) == ("", ""), "whoever asks counts it"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"both": " "}, r"column 'r2\(r1\(e1\)\)\.prompt' is empty"),
+        ({"fact_comp_type": ""}, r"column 'fact_comp_type' is empty"),
+        ({"e2_aliases": "((open"}, r"'e2\.aliases' is not a list of lists of names .*open"),
+        ({"e3_aliases": "('Ireland',)"}, r"'e3\.aliases' is not a list of lists of names"),
+        ({"e3_aliases": "7"}, r"'e3\.aliases' is not a list of lists of names"),
+    ],
+)
+def test_bad_two_hop_fact_is_refused_with_its_line(
+    tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    rows = [two_hop_row(0), two_hop_row(1, **changes)]
+    path = write(tmp_path / "bad.csv", csv_text(TWO_HOP_FACT, rows))
+    with pytest.raises(DataError, match=r"bad\.csv, line 3: .*" + message):
+        load_dataset("twohopfact", path)
+
+
 def relation(**changes: Any) -> dict[str, Any]:
     samples = [{"subject": f"s{k}", "object": f"o{k}"} for k in range(5)]
     plain = {"name": "some relation", "prompt_templates": ["The {} is", "A {} is"], "samples": samples}
@@ -644,6 +751,7 @@ def test_bad_csv_is_refused_with_file_and_line(tmp_path: Path, text: str, messag
         ("sst2", "sentence,lable", "'label'"),
         ("healthfc", HEALTHFC.replace("en_ids", "ids"), "'en_ids'"),
         ("ecqa", ECQA.replace("q_op5", "q_op"), "'q_op5'"),
+        ("twohopfact", TWO_HOP_FACT.replace("mu.template", "template"), "'mu.template'"),
     ],
 )
 def test_a_missing_column_is_named(tmp_path: Path, name: str, header: str, missing: str) -> None:
@@ -728,7 +836,7 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
 
 def test_names_have_descriptions() -> None:
     names = dataset_names()
-    assert set(names) == {*BUILT_IN, "esnli", "ag_news", "sst2", "healthfc", "ecqa", "lre"}
+    assert set(names) == {*BUILT_IN, "esnli", "ag_news", "sst2", "healthfc", "ecqa", "lre", "twohopfact"}
     for name in BUILT_IN:
         assert names[name].startswith(str(len(load_dataset(name).items)))
     assert all("\n" not in text for text in names.values())
