@@ -17,7 +17,7 @@ from quantxai.lm import LanguageModel
 from quantxai.methods import Explainer
 from quantxai.records import Item, Row
 
-__all__ = ["Memorization", "MemorizationRow"]
+__all__ = ["Memorization", "MemorizationRow", "fact_prompt"]
 
 # Not a period as well: it would cut "Washington D.C." or "J. R. R. Tolkien" short, and what follows the
 # object does not count anyway.
@@ -51,7 +51,7 @@ class Memorization(Explainer):
 
     def rows(self, lm: LanguageModel, dataset: Dataset, items: Sequence[Item], seed: int) -> Iterator[Row]:
         """Complete every fact; nothing here is random, the seed is not used."""
-        prompts = [_prompt(item, dataset, self.shots) for item in items]
+        prompts = [fact_prompt(item, dataset, self.shots) for item in items]
         objects = [f" {item.label}" for item in items]
         observed = lm.generate_and_score(prompts, objects, max_new_tokens=self.max_new_tokens, stop=_STOP)
         for item, prompt, (completion, gold) in zip(items, prompts, observed, strict=True):
@@ -69,13 +69,17 @@ class Memorization(Explainer):
             )
 
 
-def _prompt(item: Item, dataset: Dataset, shots: int) -> str:
-    """The query after the relation's first `shots` demonstrations."""
+def fact_prompt(item: Item, dataset: Dataset, shots: int) -> str:
+    """Return what a fact is asked with: the query after its relation's first `shots` demonstrations.
+
+    Raises:
+        DataError: the relation has fewer demonstrations.
+    """
     shown = [d for d in dataset.demonstrations if d.group == item.group][:shots]
     if len(shown) < shots:
         raise DataError(
-            f"{dataset.name}: relation '{item.group}' has {len(shown)} demonstrations and memorization is to "
-            f"show {shots}; lower the option shots"
+            f"{dataset.name}: relation '{item.group}' has {len(shown)} demonstrations and {shots} are "
+            "to be shown; lower the option shots"
         )
     return "".join(f"{_query(d)} {d.label}.\n" for d in shown) + _query(item)
 

@@ -21,11 +21,13 @@ from quantxai.conditions import conditions
 from quantxai.datasets import Dataset
 from quantxai.errors import ModelError
 from quantxai.fitting import fitted_dataset
+from quantxai.manifest import CellKey
 from quantxai.methods import Explainer, ScoringContext
 from quantxai.models import ModelSource, architecture, pull, resolve
 from quantxai.plan import RowCell, ScoreCell
 from quantxai.preparation import load_variant, prepare
 from quantxai.receipts import LEAST_COSINE
+from quantxai.records import Row
 from quantxai.store import Store, rows_to_table, table_to_rows
 from quantxai.variants import Variant
 from quantxai.workers import Job, Send, describe, in_own_process
@@ -229,7 +231,11 @@ class ScoreRows(Job):
         import pyarrow as pa
 
         row_class = cell.entry.explainer.row
-        rows = [row for key in cell.rows for row in table_to_rows(store.read(key), row_class)]
+
+        def rows_of(keys: Sequence[CellKey]) -> list[Row]:
+            return [row for key in keys for row in table_to_rows(store.read(key), row_class)]
+
+        rows, context.parent_rows = rows_of(cell.rows), rows_of(cell.parent_rows)
         scores = list(cell.scorer.scores(rows, dataset, context))
         return pa.table(
             {

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -324,6 +324,8 @@ class ScoringContext(ABC):
         self._known: dict[str, Any] = {}
         self.notes: dict[str, Any] = {}
         """What was noted since the scoring of the cell began."""
+        self.parent_rows: Sequence[Row] = ()
+        """The parent's rows of the cell's items, for a scorer of both; where the parent is scored, its own."""
 
     def remember(self, key: str, compute: Callable[[], Known]) -> Known:
         """Return what `compute` returned at the first call with this key.
@@ -390,8 +392,9 @@ class Scorer(Method):
 
     explainers: ClassVar[frozenset[str]]
     """Explainer methods whose rows it reads."""
-    crosses: ClassVar[bool] = False
-    """Whether it reads the parent's rows and asks the variant about them, in place of reading its own."""
+    whose: ClassVar[Literal["variant", "parent", "both"]] = "variant"
+    """Whose rows it reads: the variant's; the parent's, about which it then asks the variant; or the
+    variant's, compared with the parent's."""
     metrics: ClassVar[tuple[Metric, ...]]
     reads: ClassVar[float] = 0.0
     """How many texts as long as an item a language model reads for each, for estimates of time."""

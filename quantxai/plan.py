@@ -71,8 +71,9 @@ class ScoreCell:
         key: its name.
         scorer: the method with its options.
         entry: the explainer on the data set.
-        rows: the cells it reads: its variant's, or the parent's where the scorer crosses.
-        judge: the variant that a crossing scorer asks; null for the others.
+        rows: the cells it reads: its variant's, or the parent's for a scorer of the parent's rows.
+        judge: the variant that such a scorer asks; null for the others.
+        parent_rows: the parent's cells, for a scorer that compares with them; empty for the others.
     """
 
     key: CellKey
@@ -80,6 +81,7 @@ class ScoreCell:
     entry: Entry
     rows: tuple[CellKey, ...]
     judge: Variant | None = None
+    parent_rows: tuple[CellKey, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -317,8 +319,13 @@ def _score_cell(
     models: Mapping[str, ModelSource],
 ) -> ScoreCell:
     scorer = config.method()
-    read, asked = (parent, variant) if scorer.crosses else (variant, parent)
-    keys = tuple(c.key for c in rows if c.variant is read and c.entry is entry)
+    crosses = scorer.whose == "parent"
+    read, asked = (parent, variant) if crosses else (variant, parent)
+
+    def rows_of(which: Variant) -> tuple[CellKey, ...]:
+        return tuple(c.key for c in rows if c.variant is which and c.entry is entry)
+
+    keys, beside = rows_of(read), (rows_of(parent) if scorer.whose == "both" else ())
     others = [models[name].digest for name in scorer.models]
     key = CellKey(
         kind="scores",
@@ -327,9 +334,9 @@ def _score_cell(
         dataset=entry.config.dataset,
         scorer=config.scorer,
         shard=0,
-        digest=digest([scorer.digest(), asked.digest, [k.digest for k in keys], *others]),
+        digest=digest([scorer.digest(), asked.digest, [k.digest for k in (*keys, *beside)], *others]),
     )
-    return ScoreCell(key, scorer, entry, keys, variant if scorer.crosses else None)
+    return ScoreCell(key, scorer, entry, keys, variant if crosses else None, beside)
 
 
 def _describe_variant(variant: Variant, variants: Sequence[Variant]) -> dict[str, Any]:

@@ -248,7 +248,7 @@ class _Sweep:
     def _explained(self, cell: ScoreCell) -> bool:
         """Whether the rows it reads are stored, and its variant's: one that failed is no judge either."""
         own = [c.key for c in self.plan.rows if c.entry is cell.entry and c.key.variant == cell.key.variant]
-        return all(self.store.has(key) for key in [*cell.rows, *own])
+        return all(self.store.has(key) for key in [*cell.rows, *cell.parent_rows, *own])
 
     def _scoring(self, name: str, judge: Variant, parent: Path, cells: Sequence[ScoreCell]) -> ScoreRows:
         return ScoreRows(

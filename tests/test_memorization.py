@@ -82,7 +82,7 @@ def test_completions_end_at_the_line_or_the_limit() -> None:
 
 
 def test_too_few_demonstrations_are_refused() -> None:
-    with pytest.raises(DataError, match=r"'capital' has 4 demonstrations and memorization is to show 5"):
+    with pytest.raises(DataError, match=r"'capital' has 4 demonstrations and 5 are to be shown"):
         rows(FakeLanguageModel(), tiny(), shots=5)
 
 

@@ -439,7 +439,7 @@ def test_a_failing_cell_does_not_stop_the_others(copy: Path, tiny_path: Path, fi
     usual = config(tiny_path)["explainers"]
     too_many = {**usual[0], "name": "many-shots", "shots": 99}
 
-    with pytest.raises(IncompleteRun, match=r"memorization is to show 99; lower the option shots") as found:
+    with pytest.raises(IncompleteRun, match=r"99 are to be shown; lower the option shots") as found:
         sweep(config(tiny_path, explainers=[too_many, *usual]), copy)
 
     store = Store.open(copy)

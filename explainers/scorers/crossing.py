@@ -9,7 +9,7 @@ held fixed, it differs from the parent's own rate by the judge alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from explainers import labels
 from explainers.counterfactual import CounterfactualRow
@@ -34,7 +34,7 @@ class Crossing(Scorer):
     summary: ClassVar[str] = "label flips of the parent's edits, judged by the variant"
     explainers: ClassVar[frozenset[str]] = frozenset({"counterfactual"})
     reads: ClassVar[float] = 1.0
-    crosses: ClassVar[bool] = True
+    whose: ClassVar[Literal["variant", "parent", "both"]] = "parent"
     metrics: ClassVar[tuple[Metric, ...]] = (
         proportion(
             "variant_soft_flip_of_parent_edits",
