@@ -139,6 +139,19 @@ def test_a_scorer_scores_the_explainers_it_reads(model: Path) -> None:
     assert {c.key.explainer for c in plan.scores if c.key.scorer == "flips"} == {"counterfactual"}
 
 
+def test_a_scorer_of_both_reads_the_parents_rows_beside_the_variants(model: Path) -> None:
+    asked = [{"explainer": "neuron_attribution", "dataset": "relations", "n": 36, "cell_items": 18}]
+    plan = plan_of(model, explainers=asked)
+    rows = {v.name: tuple(c.key for c in plan.rows if c.variant is v) for v in plan.variants}
+    cells = [c for c in plan.scores if c.key.scorer == "neuron_attribution"]
+    assert [(c.key.variant, c.rows, c.parent_rows) for c in cells] == [
+        (name, keys, rows["full"]) for name, keys in rows.items()
+    ]
+    assert len(rows["full"]) == 2
+    assert all(c.judge is None for c in cells)
+    assert not any(c.parent_rows for c in plan_of(model).scores)
+
+
 def test_shards_hold_every_item_once_and_keep_groups_together(model: Path) -> None:
     plan = plan_of(model)
     for entry in plan.entries:
