@@ -26,12 +26,24 @@ HEAVY = {
     "torchao",
     "vllm",
     "accelerate",
+    "triton",
 }
 """Imported where they are used, never at a module's top."""
 MAY_BE_HEAVY = {
     f"quantxai/{name}.py"
-    for name in ("anatomy", "caches", "engine", "generation", "internals", "readout", "_preload")
-}
+    for name in (
+        "anatomy",
+        "caches",
+        "engine",
+        "generation",
+        "hooks",
+        "internals",
+        "norms",
+        "paths",
+        "readout",
+        "_preload",
+    )
+} | {"explainers/log_sum_exp.py", "explainers/log_sum_exp_kernel.py"}
 
 FILES = sorted(f.relative_to(ROOT).as_posix() for p in PACKAGES for f in (ROOT / p).rglob("*.py"))
 
