@@ -8,6 +8,7 @@ import typer
 
 from quantxai import __version__
 from quantxai.commands import catalogue, runs
+from quantxai.commands.inspect import inspect
 from quantxai.commands.plan import plan
 from quantxai.commands.present import presented
 from quantxai.commands.quantize import quantize
@@ -47,6 +48,7 @@ def _before_any_command(
 
 app.command()(sweep)
 app.command()(plan)
+app.command()(inspect)
 app.command()(quantize)
 app.command()(runs.report)
 app.command()(runs.query)
