@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
-from quantxai.anatomy import Anatomy, given, hooked, output_matrix
+from quantxai.anatomy import Anatomy, Sublayer, output_matrix
 from quantxai.errors import InputError
+from quantxai.hooks import Hook, given, hooked, returned
 from quantxai.readout import Readout
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from quantxai.prefixes import Row
 
 __all__ = ["Internals", "Trace"]
+
+Seen: TypeAlias = "dict[str, dict[int, torch.Tensor]]"
+"""What hooks noted: by what it is and by layer, [rows, ...]."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Internals:
         """
         tokens, places = self._placed(prompts, positions)
         found: dict[int, Trace] = {}
-        seen: dict[str, dict[int, torch.Tensor]] = {}
+        seen: Seen = {}
 
         def watch(batch: list[Row]) -> AbstractContextManager[None]:
             seen.clear()
@@ -195,52 +199,46 @@ class Internals:
             [places[r.index] - len(tokens[r.index]) for r in batch], device=self._engine.device
         )
 
-    def _observers(
-        self, seen: dict[str, dict[int, torch.Tensor]], ends: torch.Tensor
-    ) -> list[tuple[Any, Callable[..., Any], bool]]:
+    def _observers(self, seen: Seen, ends: torch.Tensor) -> list[Hook]:
+        """Hooks that note in `seen[what][layer]` what stands at the rows' places, [rows, ...]."""
         rows = torch.arange(len(ends), device=ends.device)
 
-        def before(key: str, layer: int) -> Callable[..., None]:
-            def hook(module: Any, args: Any, kwargs: Any) -> None:
-                seen.setdefault(key, {})[layer] = given(args, kwargs)[rows, ends].to(self.readout.dtype)
+        def note(key: str, layer: int, states: torch.Tensor) -> None:
+            # OPT's FFN lays the rows' tokens side by side.
+            wide = states.reshape(len(rows), -1, states.shape[-1])
+            picked = wide[rows.to(states.device), ends.to(states.device)].to(ends.device, self.readout.dtype)
+            seen.setdefault(key, {})[layer] = picked
 
-            return hook
+        def before(key: str, layer: int) -> Callable[..., None]:
+            return lambda module, args, kwargs: note(key, layer, given(args, kwargs))
 
         def after(key: str, layer: int) -> Callable[..., None]:
-            def hook(module: Any, args: Any, kwargs: Any, output: Any) -> None:
-                out = output[0] if isinstance(output, tuple) else output
-                seen.setdefault(key, {})[layer] = out[rows, ends].to(self.readout.dtype)
+            return lambda module, args, kwargs, output: note(key, layer, returned(output))
 
-            return hook
-
-        hooks = [(self.anatomy.final_norm, before("residuals", self.layers), True)]
+        hooks: list[Hook] = [(self.anatomy.final_norm, before("residuals", self.layers), True)]
         for layer, block in enumerate(self.anatomy.blocks):
             hooks.append((block.module, before("residuals", layer), True))
-            for name, read, sublayer in (
-                ("attention", "heads", block.attention),
-                ("ffn", "neurons", block.ffn),
-            ):
-                hooks.append((sublayer.output, before(read, layer), True))
-                hooks.append((sublayer.adds, after(name, layer), False))
-                if sublayer.norm_module is not None:
-                    hooks.append((sublayer.norm_module, before(f"{name}_raw", layer), True))
+            for name, read, part in (("attention", "heads", block.attention), ("ffn", "neurons", block.ffn)):
+                hooks.append((part.output, before(read, layer), True))
+                hooks.append((part.output, after(f"{name}_raw", layer), False))
+                hooks.append((part.adds, after(name, layer), False))
         return hooks
 
+    def _scales(self, name: str, raw: torch.Tensor) -> torch.Tensor:
+        """What the blocks' own norms divide by, [layers], for what they are given, [layers, hidden]."""
+        norms = [getattr(block, name).norm for block in self.anatomy.blocks]
+        ones = raw.new_ones(())
+        return torch.stack(
+            [n.scale(r.to(n.gain.device)).to(raw) if n else ones for n, r in zip(norms, raw, strict=True)]
+        )
+
     def _trace(self, tokens: tuple[int, ...], place: int, parts: dict[str, torch.Tensor]) -> Trace:
-        scales = {}
-        for name in ("attention", "ffn"):
-            raw = parts.pop(f"{name}_raw", None)
-            norms = [getattr(block, name).norm for block in self.anatomy.blocks]
-            scales[f"{name}_scale"] = (
-                torch.ones(self.layers, dtype=self.readout.dtype, device=self._engine.device)
-                if raw is None
-                else torch.stack([norm.scale(r) for norm, r in zip(norms, raw, strict=True)])
-            )
+        scales = {
+            f"{name}_scale": self._scales(name, parts.pop(f"{name}_raw")) for name in ("attention", "ffn")
+        }
         return Trace(tokens, place, **parts, **scales)
 
-    def _patches(
-        self, layers: list[int], ends: torch.Tensor, vectors: torch.Tensor
-    ) -> list[tuple[Any, Callable[..., Any], bool]]:
+    def _patches(self, layers: list[int], ends: torch.Tensor, vectors: torch.Tensor) -> list[Hook]:
         modules = [b.module for b in self.anatomy.blocks] + [self.anatomy.final_norm]
 
         def patch(layer: int) -> Callable[..., Any]:
@@ -248,7 +246,7 @@ class Internals:
 
             def hook(module: Any, args: Any, kwargs: Any) -> Any:
                 states = given(args, kwargs).clone()
-                states[rows, ends[rows]] += vectors[rows].to(states.dtype)
+                states[rows.to(states.device), ends[rows].to(states.device)] += vectors[rows].to(states)
                 return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
 
             return hook
@@ -256,6 +254,6 @@ class Internals:
         return [(modules[layer], patch(layer), True) for layer in sorted(set(layers))]
 
 
-def _folded(sublayer: Any) -> torch.Tensor:
+def _folded(sublayer: Sublayer) -> torch.Tensor:
     matrix = output_matrix(sublayer.output)
     return matrix if sublayer.norm is None else sublayer.norm.folded(matrix)

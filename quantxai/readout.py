@@ -19,51 +19,12 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Norm", "Readout", "working_dtype"]
+from quantxai.norms import Norm
+
+__all__ = ["Readout"]
 
 BLOCK_BYTES = 2**27
 """Most bytes of unembedding rows that are held in working precision at a time."""
-
-
-def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the type that a model's internals are computed in: float32, or float64 for a float64 model."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Norm:
-    """A normalization: gain * (h - mean, where centred) / scale(h) + shift.
-
-    Attributes:
-        gain: what it multiplies with, [hidden], in working precision.
-        shift: what it adds, [hidden]; null where it adds nothing.
-        centred: whether it subtracts the mean first (LayerNorm), or not (RMSNorm).
-        eps: what it adds to the mean square.
-    """
-
-    gain: torch.Tensor
-    shift: torch.Tensor | None = None
-    centred: bool = False
-    eps: float = 0.0
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The working precision."""
-        return self.gain.dtype
-
-    def scale(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return what the norm divides by: [...] for vectors [..., hidden]."""
-        h = vectors.to(self.dtype)
-        if self.centred:
-            h = h - h.mean(-1, keepdim=True)
-        return (h.square().mean(-1) + self.eps).sqrt()
-
-    def folded(self, matrix: torch.Tensor) -> torch.Tensor:
-        """Return what the norm makes of the columns of a matrix [hidden, n], but for its scale and shift."""
-        folded = matrix.to(self.dtype)
-        if self.centred:
-            folded = folded - folded.mean(0, keepdim=True)
-        return folded * self.gain[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)
