@@ -161,11 +161,11 @@ def _print(lens: Lens) -> None:
         _echo(f"read at token {lens.position}: {quoted(lens.tokens[lens.position].text)}")
     for other in lens.variants or (None,):
         _table(lens, other, width)
-    _echo(wrapped(headline(lens), 0))
+    _echo(_wrapped(headline(lens)))
     for reading in lens.variants:
-        _echo(wrapped(summary(lens, reading), 0))
+        _echo(_wrapped(summary(lens, reading)))
     for note in lens.notes:
-        _echo(wrapped(visible(note, " "), 2, "! "))
+        _echo(_wrapped(visible(note, " "), 2, "! "))
     for reading in lens.readings:
         for warning in reading.warnings:
             _echo(wrapped(f"{reading.variant}: {warning}", 2, "! "))
@@ -233,7 +233,7 @@ def _legend(lens: Lens, variant: Reading | None, shown: int, wanted: int) -> str
         ["entropy and KL to the end in nats"] if variant is None else ["KL in nats", "* another top token"]
     )
     parts += [f"{shown} of {wanted} tokens fit this width"] if shown < wanted else []
-    return wrapped(f"({'; '.join(parts)})", 0)
+    return _wrapped(f"({'; '.join(parts)})")
 
 
 def _fitting(room: int, wanted: int) -> tuple[int, int]:
@@ -273,6 +273,13 @@ def _rank(rank: int | None) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+def _wrapped(text: str, indent: int = 0, first: str = "") -> str:
+    """Wrap a text without parting a token's opening quote from its leading space."""
+    from quantxai.report.lens import unparted
+
+    return wrapped(unparted(text, "\0"), indent, first).replace("\0", " ")
 
 
 def _echo(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from quantxai.report import _environment, _hash, _resource
 from quantxai.report.plots import SHAPES, shape, ticks
 from quantxai.report.text import listing, significant
 
-__all__ = ["headline", "lens_page", "probability", "quoted", "summary", "visible"]
+__all__ = ["headline", "lens_page", "probability", "quoted", "summary", "unparted", "visible"]
 
 _SPACE = "\N{OPEN BOX}"
 _INVISIBLE = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"}
@@ -47,6 +48,11 @@ def quoted(text: str) -> str:
     return f"'{visible(text, ' ')}'"
 
 
+def unparted(text: str, space: str = "\N{NO-BREAK SPACE}") -> str:
+    """Return a sentence in which no line can end between a quote and the space of its token."""
+    return re.sub(r"(?<![^\s(])' (?=\S)", f"'{space}", text)
+
+
 def probability(value: float) -> str:
     """Return a probability with two significant digits, `0.62` or `0.00041`."""
     return significant(value, 2)
@@ -76,6 +82,8 @@ def summary(lens: Lens, variant: Reading) -> str:
         first = f"ends with another top token than {parent.variant}"
     elif start == 0:
         first = f"has the top token of {parent.variant} at every layer"
+    elif start == variant.last.layer:
+        first = f"has the top token of {parent.variant} at the last layer, but not at the one before"
     else:
         first = f"gives the same top token as {parent.variant} from layer {start} on"
     ours, theirs = variant.last, parent.last
@@ -105,11 +113,12 @@ def lens_page(lens: Lens) -> bytes:
             version=__version__,
             style=style,
             style_hash=_hash(style),
-            headline=headline(lens),
-            summaries=[(v.variant, summary(lens, v)) for v in lens.variants],
+            headline=unparted(headline(lens)),
+            summaries=[unparted(summary(lens, variant)) for variant in lens.variants],
             figures=_figures(lens),
             legend=_legend([r.variant for r in lens.readings]),
             rows=[_row(lens, layer) for layer in range(len(lens.parent.layers))],
+            notes=[unparted(visible(note, " ")) for note in lens.notes],
             visible=visible,
             quoted=quoted,
             significant=significant,
