@@ -43,7 +43,10 @@ MAY_BE_HEAVY = {
         "readout",
         "_preload",
     )
-} | {"explainers/log_sum_exp.py", "explainers/log_sum_exp_kernel.py"}
+} | {
+    f"explainers/{name}.py"
+    for name in ("added_directions", "attribution", "log_sum_exp", "log_sum_exp_kernel")
+}
 
 FILES = sorted(f.relative_to(ROOT).as_posix() for p in PACKAGES for f in (ROOT / p).rglob("*.py"))
 
