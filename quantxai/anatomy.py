@@ -123,11 +123,11 @@ def output_matrix(module: Any) -> torch.Tensor:
 
     Packed weights never matter: see quantxai.checkpoints.effective_weight.
     """
-    weight = getattr(module, "weight", None)
     if not hasattr(module, "in_features"):  # GPT-2's Conv1D holds the transposed matrix
         return module.weight.detach().T.to(working_dtype(module.weight.dtype), copy=True)
-    tensors = [weight, getattr(module, "bias", None), *module.buffers()]
-    kinds = (t.dtype for t in tensors if t is not None and t.is_floating_point())
+    # What a packed layer calls its weight need not be a tensor.
+    stored = [getattr(module, "weight", None), getattr(module, "bias", None), *module.buffers()]
+    kinds = (t.dtype for t in stored if isinstance(t, torch.Tensor) and t.is_floating_point())
     kind = next(kinds, torch.float32)
     return effective_weight(module, kind).to(working_dtype(kind))
 
@@ -181,8 +181,9 @@ def _final_norm(model: Any, calls: Sequence[Call], head: Any, layers: Sequence[A
 
 def _readout(model: Any, final_norm: Any, head: Any) -> Readout:
     config = model.config.get_text_config()
-    plain = isinstance(head.weight, torch.nn.Parameter) and head.weight.is_floating_point()
-    weight = head.weight if plain else effective_weight(head, model.dtype)
+    weight = getattr(head, "weight", None)
+    if not (isinstance(weight, torch.nn.Parameter) and weight.is_floating_point()):
+        weight = effective_weight(head, model.dtype)
     bias = getattr(head, "bias", None)
     scaling = getattr(config, "logits_scaling", None)
     return Readout(

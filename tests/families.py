@@ -49,6 +49,7 @@ class Family:
 
 TIED = {"tie_word_embeddings": True}
 UNTIED = {"tie_word_embeddings": False}
+FALCON = {"ffn_hidden_size": 48}
 FAMILIES = {
     "llama": Family("llama", UNTIED),
     "llama-tied-biased": Family("llama", {**TIED, "attention_bias": True, "mlp_bias": True}),
@@ -85,8 +86,8 @@ FAMILIES = {
     "gpt-neox-sequential": Family("gpt_neox", {**UNTIED, "use_parallel_residual": False}),
     "gpt2": Family("gpt2", {**TIED, "n_inner": 48}),
     "cohere": Family("cohere", {"logit_scale": 0.3, "use_qk_norm": False}),
-    "falcon": Family("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "bias": True}),
-    "falcon-multi-query": Family("falcon", {"multi_query": True, "new_decoder_architecture": False}),
+    "falcon": Family("falcon", {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": True}),
+    "falcon-multi-query": Family("falcon", {**FALCON, "multi_query": True}),
     "granite": Family("granite", {"logits_scaling": 3.0, "embedding_multiplier": 2.0}),
     "opt": Family("opt", {"word_embed_proj_dim": 32, "ffn_dim": 48}),
     "smollm3": Family("smollm3", {**TIED, "no_rope_layer_interval": 2}),

@@ -10,8 +10,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import families  # noqa: E402
-from families import FAMILIES  # noqa: E402
 from fakes import FakeLanguageModel  # noqa: E402
+from families import FAMILIES  # noqa: E402
+
 from quantxai.checkpoints import load_dense, load_tokenizer  # noqa: E402
 from quantxai.engine import TransformersModel  # noqa: E402
 from quantxai.errors import InputError, ModelError  # noqa: E402
