@@ -247,16 +247,19 @@ def _check(model: Any, anatomy: Anatomy, probe: Probe) -> None:
     inputs = [r.to(anatomy.readout.dtype)[0] for r in residuals if r is not None]
     tolerance = 1e-4 if model.dtype in (torch.float32, torch.float64) else 2e-2
 
-    def differ(a: torch.Tensor, b: torch.Tensor) -> bool:
-        # Token by token: the first one's residual is often larger by far.
-        return bool(((a - b).abs().amax(-1) > tolerance * b.abs().amax(-1)).any())
+    def differ(a: torch.Tensor, b: torch.Tensor, *summed: torch.Tensor) -> bool:
+        # Token by token: the first one's residual is often larger by far. And by the largest of what was
+        # summed, since an FFN may take back what earlier ones added.
+        largest = torch.stack([t.abs().amax(-1) for t in (b, *summed)]).amax(0)
+        return bool(((a - b).abs().amax(-1) > tolerance * largest).any())
 
     for number, block in enumerate(anatomy.blocks):
         added = [calls[id(s.adds)].returned for s in (block.attention, block.ffn)]
-        total = inputs[number] + sum(
-            a.reshape(inputs[number].shape).to(inputs[number]) for a in added if a is not None
-        )
-        if differ(total, inputs[number + 1]):
+        parts = [
+            inputs[number],
+            *(a.reshape(inputs[number].shape).to(inputs[number]) for a in added if a is not None),
+        ]
+        if differ(torch.stack(parts).sum(0), inputs[number + 1], *parts):
             what = (
                 f"what layer {number} adds to the residual stream beside attention and FFN, or scales them by"
             )
