@@ -194,6 +194,15 @@ def test_every_character_can_be_seen(text: str, shown: str) -> None:
 
 
 @pytest.mark.bare
+def test_help_ends_with_an_example_and_names_the_default_variants(call: Callable[..., Result]) -> None:
+    text = " ".join(call("--help").stdout.split())
+
+    assert 'Example: quantxai inspect smollm2-135m "The capital of France is" --variant gptq-4' in text
+    names = [v.name for v in parse_config({}).variants if v.quantizer != "full"]
+    assert f"({', '.join(names)})" in text
+
+
+@pytest.mark.bare
 def test_one_argument_is_the_prompt_and_two_are_model_and_prompt(
     call: Callable[..., Result], asked: list[Any], tmp_path: Path
 ) -> None:

@@ -233,7 +233,8 @@ def _legend(lens: Lens, variant: Reading | None, shown: int, wanted: int) -> str
         ["entropy and KL to the end in nats"] if variant is None else ["KL in nats", "* another top token"]
     )
     parts += [f"{shown} of {wanted} tokens fit this width"] if shown < wanted else []
-    return _wrapped(f"({'; '.join(parts)})")
+    caveat = "early layers are not trained to be read: compare models at the same layer"
+    return _wrapped(f"({'; '.join([*parts, caveat])})")
 
 
 def _fitting(room: int, wanted: int) -> tuple[int, int]:
