@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from explainers.log_sum_exp import added_log_sum_exp, merged
+from explainers.log_sum_exp import LOG2_E, added_log_sum_exp, log_sum_exp, merged
 from quantxai.readout import Readout
 
 __all__ = ["AddedDirections", "Facts"]
@@ -149,7 +149,7 @@ class AddedDirections:
             new = torch.maximum(most, logits.amax(1))
             shrunk = (most - new).exp()
             slopes = self._slope(logits) if gradient and self.readout.softcap else None
-            weights = logits.sub_(new[:, None]).exp_()
+            weights = logits.sub_(new[:, None]).mul_(LOG2_E).exp2_()
             total = total * shrunk + weights.sum(1)
             if gradient:
                 weights = weights if slopes is None else weights * slopes
@@ -223,7 +223,7 @@ class AddedDirections:
         largest = facts.points.new_zeros(number)
         for rows, constant in self.blocks():
             logits = torch.addmm(constant, facts.points, rows.T)
-            p = logits.sub_(facts.log_totals[:, None]).exp_()
+            p = logits.sub_(facts.log_totals[:, None]).mul_(LOG2_E).exp2_()
             for start in range(0, number, self._width()):
                 some = slice(start, start + self._width())
                 change = directions[:, some].T @ rows.T
@@ -268,7 +268,7 @@ class AddedDirections:
             )
             state = part if state is None else merged(state, part)
         assert state is not None
-        after = state[0] + state[1].log()
+        after = log_sum_exp(state)
         if softcap is None:
             return after
         return after - (before if pairs is None else facts.log_totals[pairs[0]])
@@ -281,14 +281,16 @@ class AddedDirections:
         pairs: tuple[torch.Tensor, ...],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """added_log_sum_exp for some pairs of facts and directions: maxima and totals [pairs]."""
-        found = []
+        softcap = self.readout.softcap
+        unit = LOG2_E if softcap is None else 1.0
+        base, factors, found = base * unit, factors * unit, []
         size = max(1, CPU_PAIRS // self.tokens)
         for f, fact, direction in zip(*(t.split(size) for t in (factors, *pairs)), strict=True):
             # With changes[direction] all of this takes nearly twice as long.
-            logits = changes.index_select(0, direction).mul_(f[:, None]).add_(base.index_select(0, fact))
-            logits = self.readout.cap(logits)
-            most = logits.amax(1)
-            found.append((most, logits.sub_(most[:, None]).exp_().sum(1)))
+            bits = changes.index_select(0, direction).mul_(f[:, None]).add_(base.index_select(0, fact))
+            bits = bits if softcap is None else self.readout.cap(bits).mul_(LOG2_E)
+            most = bits.amax(1)
+            found.append((most / LOG2_E, bits.sub_(most[:, None]).exp2_().sum(1)))
         most, total = (torch.cat(parts) for parts in zip(*found, strict=True))
         return most, total
 
