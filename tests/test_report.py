@@ -196,8 +196,8 @@ def test_markdown_has_the_same_substance(store: Store) -> None:
         assert text.estimate(finding) in plain
     assert plain.count("degraded") > 2
     tables = re.findall(r"(?:^\|.*\n)+", plain, re.MULTILINE)
-    # Three of results, two of generators and judges, one of receipts.
-    assert len(tables) == 6
+    # Three of results, two of generators and judges, one of knowledge, one of receipts.
+    assert len(tables) == 7
     for table in tables:
         assert len({re.sub(r"\\.", "", line).count("|") for line in table.splitlines()}) == 1
 

@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 
 from quantxai.records import Metric
 from quantxai.report.crossing import FLIPS, flip_metric
-from quantxai.report.fields import Row, cut, pairs, probability
+from quantxai.report.fields import Row, cut, inside, pairs, probability
 from quantxai.report.marking import marked
 from quantxai.report.text import count, level, metric_label
 
@@ -86,7 +86,7 @@ class Observed:
 def make_cell(observed: Observed, variant: str) -> Cell:
     """Work out what is shown of one variant."""
     row, values = observed.rows[variant], observed.values.get(variant, {})
-    failure = metric_label(str(row.get("failure", "")))
+    failure = metric_label(str(row.get("failure", row.get("problem", ""))))
     outcome = ""
     if observed.outcome in values:
         outcome = "yes" if values[observed.outcome] > 0.5 else "no"
@@ -96,7 +96,7 @@ def make_cell(observed: Observed, variant: str) -> Cell:
     return Cell(
         variant=variant,
         html=_fact(observed, row) if fact else _texts(row, observed.listed),
-        note=_fact_note(row) if fact else _labels_note(row),
+        note=_fact_note(row) if fact or observed.layout == "neurons" else _labels_note(row),
         outcome="failed" if failure else outcome,
         failure=failure,
         words=list(_words(observed, variant)) if judged else [],
@@ -123,7 +123,7 @@ def _texts(row: Row, listed: Sequence[str]) -> Markup:
         parts.append(Markup("<p>{}</p>").format(str(row["explanation"])))
     if "failure" in row and row.get("raw"):
         parts.append(Markup("<p><q>{}</q></p>").format(cut(str(row["raw"]))))
-    parts.append(pairs(row, listed))
+    parts += [pairs(row, listed), inside(row)]
     return Markup("").join(parts)
 
 

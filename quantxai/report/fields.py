@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from quantxai.report.text import change, metric_label, significant
 
-__all__ = ["PLACED", "Row", "cut", "field_label", "pairs", "probability", "value"]
+__all__ = ["PLACED", "Row", "cut", "field_label", "inside", "pairs", "probability", "value"]
 
 Row = Mapping[str, Any]
 
@@ -26,6 +26,24 @@ PLACED = frozenset(
         *("edited", "explanation", "completion", "raw", "failure", "predicted", "target", "said"),
         *("labels", "original_scores", "edited_scores", "steps", "samples", "sample_labels"),
         *("stopped", "tokens", "aliases", "logprob", "rank", "players"),
+        *(
+            "neuron_layers",
+            "neuron_indices",
+            "neuron_scores",
+            "query_layers",
+            "query_indices",
+            "query_scores",
+        ),
+        *(
+            "ffn_scores",
+            "attention_scores",
+            "head_scores",
+            "heads",
+            "problem",
+            "two_hop_prompt",
+            "bridge_aliases",
+        ),
+        *("entrec", "entrec_entity", "entrec_relation", "causal_layers", "causal_derivatives"),
     }
 )
 """Fields with a place of their own, or of no interest item by item; all others are listed."""
@@ -34,6 +52,8 @@ _OF_PLAYERS = ("to_prediction", "to_explanation")
 """Lists with a number for each of the row's `players`."""
 _MOST_PLAYERS = 6
 """Of them those that are shown: the ones that matter most."""
+_MOST_PLACES = 4
+"""Neurons and layers of a fact that are shown, likewise."""
 _FIELDS = {
     "to_prediction": "most for the prediction",
     "to_explanation": "most for the explanation",
@@ -94,6 +114,30 @@ def value(of: Any, row: Row | None = None, name: str = "") -> str | Markup:
         return Markup("<ol>{}</ol>").format(Markup("").join(parts))
     shown = ", ".join(str(value(part)) for part in of[:_MOST_NUMBERS])
     return shown if len(of) <= _MOST_NUMBERS else f"{shown}, … ({len(of)} in all)"
+
+
+def inside(row: Row) -> Markup:
+    """Return what was found inside the model, the strongest alone, as a list of terms and values."""
+    told = {
+        "strongest neurons": _neurons(row, "neuron"),
+        "strongest query neurons": _neurons(row, "query"),
+        "strongest FFN layers": _layers(row.get("ffn_scores")),
+        "strongest attention layers": _layers(row.get("attention_scores")),
+        "bridge recalled best": _layers(row.get("entrec"), 1),
+    }
+    return pairs(told, list(told))
+
+
+def _neurons(row: Row, kind: str) -> str:
+    columns = (row.get(f"{kind}_{name}") or [] for name in ("layers", "indices", "scores"))
+    best = list(zip(*columns, strict=False))[:_MOST_PLACES]
+    return ", ".join(f"{layer}.{index}\N{NO-BREAK SPACE}{change(score, '')}" for layer, index, score in best)
+
+
+def _layers(of: Sequence[float] | None, most: int = _MOST_PLACES) -> str:
+    values = of or []
+    best = sorted(range(len(values)), key=lambda layer: -values[layer])[:most]
+    return ", ".join(f"layer\N{NO-BREAK SPACE}{n}\N{NO-BREAK SPACE}{change(values[n], '', 2)}" for n in best)
 
 
 def probability(label: str, score: float) -> str:

@@ -19,7 +19,7 @@ __all__ = ["ItemView", "Section", "item_texts", "section"]
 
 MOST_ITEMS = 600
 """Items shown per data set; evenly spread over all of them where there are more."""
-_OUTCOMES = ("own_soft_flip", "parent_soft_flip", "recall", "accuracy")
+_OUTCOMES = ("own_soft_flip", "parent_soft_flip", "recall", "accuracy", "two_hop_correct")
 """Binary metrics preferred for the outcome that items are filtered by, where they exist."""
 
 _KEYS = ("variant", "explainer", "dataset", "item", "group")
@@ -64,7 +64,8 @@ class Section:
     Attributes:
         explainer: its name.
         dataset: the data set's name.
-        layout: edits (original and edited text), facts (prompt, gold, completion), explanations, or other.
+        layout: edits (original and edited text), facts (prompt, gold, completion), explanations, neurons (of
+            facts), hops (two-hop questions), or other.
         outcome: the metric behind the outcomes; empty where none is binary.
         variants: those that have rows, parent first.
         items: at most `MOST_ITEMS`.
@@ -209,8 +210,11 @@ class _Section:
         observed = Observed(
             rows, self.values.get(item, {}), self.metrics, outcome, self.parent, self.layout, listed
         )
-        asked = next((str(first[name]) for name in ("original", "prompt", "text") if name in first), "")
-        if self.layout == "facts":
+        asked = next(
+            (str(first[name]) for name in ("original", "prompt", "two_hop_prompt", "text") if name in first),
+            "",
+        )
+        if self.layout in ("facts", "neurons", "hops"):
             # A few-shot prompt repeats its demonstrations for every item: the last line is what is asked.
             asked = asked.strip().split("\n")[-1]
         whole = str(elsewhere.get("text", ""))
@@ -231,5 +235,7 @@ def _layout(fields: set[str]) -> str:
         "edits": {"original", "edited", "target"},
         "facts": {"prompt", "gold", "completion"},
         "explanations": {"explanation", "predicted"},
+        "neurons": {"prompt", "gold", "neuron_scores"},
+        "hops": {"two_hop_prompt", "bridge"},
     }
     return next((name for name, needed in layouts.items() if needed <= fields), "other")

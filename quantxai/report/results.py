@@ -16,7 +16,7 @@ from quantxai.report.crossing import FLIPS, Crossing, crossing
 from quantxai.report.notes import Note
 from quantxai.report.tradeoff import tradeoff
 
-__all__ = ["Compared", "Group", "Row", "by_scorer", "make_group"]
+__all__ = ["Compared", "Control", "Group", "Row", "by_scorer", "make_group"]
 
 _HEADLINES = (
     ("flips.own_soft_flip", "flips.own_hard_flip"),
@@ -31,6 +31,13 @@ _HEADLINES = (
     ("rouge.rouge_l",),
     ("simulatability.gain",),
     ("bartscore.bartscore",),
+    ("neuron_attribution.neuron_overlap",),
+    ("neuron_attribution.neurons_above",),
+    ("neuron_attribution.ffn_profile_similarity",),
+    ("multi_hop.two_hop_correct",),
+    ("multi_hop.first_hop_correct",),
+    ("multi_hop.second_hop_correct",),
+    ("multi_hop.entity_substitution",),
 )
 """Metrics preferred for the plots and the top of the table, the first there is of each; where there is
 none, any directional."""
@@ -96,6 +103,21 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Control:
+    """A variant that is not quantized, or is another sample of one: what changes without what is asked about.
+
+    Attributes:
+        name: its name.
+        of: the variant it stands beside; null where it is the parent's.
+        method: rerun, dtype, noise, or its variant's own with another seed.
+    """
+
+    name: str
+    of: str | None
+    method: str
+
+
+@dataclass(frozen=True)
 class Compared:
     """What is the same for all explainers and data sets of a run.
 
@@ -104,12 +126,25 @@ class Compared:
         points: the variants in the pictures.
         metrics: what each is, by scorer and name, in planned order.
         analysis: alpha and resamples, from the manifest.
+        controls: those among the variants.
     """
 
     variants: list[str]
     points: list[plots.Point]
     metrics: dict[tuple[str, str], Metric]
     analysis: Mapping[str, Any]
+    controls: Sequence[Control] = ()
+
+    @property
+    def asked(self) -> list[str]:
+        """The variants that are neither parent nor control."""
+        controls = {control.name for control in self.controls}
+        return [name for name in self.variants[1:] if name not in controls]
+
+    def beside(self, variant: str) -> list[Control]:
+        """Return the controls an effect of this variant is shown beside: its own, then those of the parent."""
+        own = [control for control in self.controls if control.of == variant]
+        return [*own, *(control for control in self.controls if control.of is None)]
 
 
 def by_scorer(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -228,7 +263,9 @@ def _failed(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     """Return how often each kind of failed generation occurred, by kind and variant."""
     found: dict[str, dict[str, int]] = {}
     for row in rows:
-        if row.get("failure") is not None:
-            counts = found.setdefault(str(row["failure"]), {})
+        # Why there was nothing to measure is a failure, too.
+        failure = row.get("failure") or row.get("problem")
+        if failure is not None:
+            counts = found.setdefault(str(failure), {})
             counts[str(row["variant"])] = counts.get(str(row["variant"]), 0) + 1
     return dict(sorted(found.items()))

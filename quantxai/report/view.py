@@ -13,9 +13,12 @@ from markupsafe import Markup
 from quantxai.manifest import Failure, Manifest
 from quantxai.records import Finding, Metric
 from quantxai.report import plots, prose, text
+from quantxai.report.hops import Hops, hops
 from quantxai.report.items import Section, item_texts, section
+from quantxai.report.knowledge import Knowledge, knowledge
 from quantxai.report.notes import notes
-from quantxai.report.results import Compared, Group, make_group
+from quantxai.report.profiles import Profiles, profiles
+from quantxai.report.results import Compared, Control, Group, make_group
 from quantxai.store import Store
 
 __all__ = ["Report", "make_report"]
@@ -38,6 +41,9 @@ class Report:
     beside: dict[str, list[str]]
     sentences: dict[str, str]
     groups: list[Group]
+    knowledge: list[Knowledge]
+    profiles: list[Profiles]
+    hops: list[Hops]
     legend: Markup
     sections: list[Section]
     failures: list[Failure]
@@ -69,7 +75,8 @@ def make_report(store: Store) -> Report:
     # One at a time, because explainers may give one name to columns of different types.
     rows = {place: store.row_table(*place).to_pylist() for place in map(_place, manifest.explainers)}
     measured = {place: _part(measurements, place) for place in rows}
-    run = Compared([manifest.parent, *variants, *controls], points, metrics, manifest.analysis)
+    beside = _controls(manifest)
+    run = Compared([manifest.parent, *variants, *controls], points, metrics, manifest.analysis, beside)
     groups = [
         make_group(
             run,
@@ -81,6 +88,10 @@ def make_report(store: Store) -> Report:
         )
         for entry, place in zip(manifest.explainers, rows, strict=True)
     ]
+
+    def asked(method: str) -> list[tuple[dict[str, Any], tuple[str, str]]]:
+        return [(entry, _place(entry)) for entry in manifest.explainers if entry.get("method") == method]
+
     texts = item_texts(rows)
     items = [
         section(run, place, found, measured[place], texts, truncated.get(place, ()))
@@ -101,9 +112,12 @@ def make_report(store: Store) -> Report:
         references=prose.references(manifest),
         variants=variants,
         controls=controls,
-        beside={name: _beside(manifest, name) for name in variants},
+        beside={name: [control.name for control in run.beside(name)] for name in variants},
         sentences={name: text.variant_sentence(name, findings) for name in [*variants, *controls]},
         groups=groups,
+        knowledge=[k for e, p in asked("memorization") if (k := knowledge(run, e, measured[p]))],
+        profiles=[f for e, p in asked("neuron_attribution") if (f := profiles(run, e, rows[p], measured[p]))],
+        hops=[h for e, p in asked("multi_hop") if (h := hops(run, e, rows[p], measured[p]))],
         legend=plots.legend(points),
         sections=items,
         failures=failures,
@@ -126,10 +140,12 @@ def _part(measurements: pd.DataFrame, place: tuple[str, str]) -> pd.DataFrame:
     return part.dropna(subset=["value"])
 
 
-def _beside(manifest: Manifest, variant: str) -> list[str]:
-    """Return the controls an effect of this variant is shown beside: its own, then those of the parent."""
-    of = {str(entry["name"]): entry.get("beside") for entry in manifest.variants if entry.get("control")}
-    return [name for name in of if of[name] == variant] + [name for name in of if of[name] is None]
+def _controls(manifest: Manifest) -> list[Control]:
+    return [
+        Control(str(entry["name"]), entry.get("beside"), str(entry.get("method")))
+        for entry in manifest.variants
+        if entry.get("control")
+    ]
 
 
 def _truncated(store: Store, manifest: Manifest) -> dict[tuple[str, str], set[str]]:
