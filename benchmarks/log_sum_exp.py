@@ -1,8 +1,8 @@
 """The sums inside neuron attribution: explainers.log_sum_exp beside the obvious way and beside the floor.
 
-The obvious way is torch.logsumexp(base[:, None] + factors[..., None] * changes, -1). The floor on a CPU is one
-exponential per fact, neuron and token, from and into a core's cache, by torch.exp and by torch.exp2; on a
-GPU it is reading and writing every argument and result once (more than 16 facts read `changes` again).
+The obvious way is torch.logsumexp(base[:, None] + factors[..., None] * changes, -1). The floor on a CPU is
+one exponential per fact, neuron and token, from and into a core's cache, by torch.exp and by torch.exp2; on a
+GPU it is reading and writing every argument and result once (every 8 facts read `changes` again).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -118,15 +119,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    on_gpu = torch.cuda.is_available()
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if on_gpu else "cpu")
     parser.add_argument("--facts", type=int, default=8)
-    parser.add_argument("--neurons", type=int, default=1536, help="those of SmolLM2-135M's layer")
-    parser.add_argument("--tokens", type=int, default=4096, help="in the block of vocabulary")
+    parser.add_argument(
+        "--neurons",
+        type=int,
+        default=8192 if on_gpu else 1536,
+        help="those of a layer: SmolLM2-135M has 1536",
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=32768 if on_gpu else 4096, help="in the block of vocabulary"
+    )
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, help="of the CPU")
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="cores: seconds of cores, where others use them, too"
     )
+    parser.add_argument("--out", type=Path, help="file to write the JSON to")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     options = parser.parse_args()
     if options.threads:
@@ -139,6 +149,9 @@ def main() -> None:
         print(name)
         for key, value in found[name].items():
             print(f"  {key:26} {value:12.4g}")
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
     if options.json:
         print(json.dumps(found))
 

@@ -5,8 +5,8 @@ wanted is log sum_v exp z. A block of vocabulary gives a state, a reference near
 exp(z - reference); states of blocks are merged, and read out at the end.
 
 The floor. Of n facts, k neurons and v tokens, n * k * v exponentials, and as many again for the cap's tanh.
-In bytes, with 4 per number, `changes` are read once for each tile of t facts, `base` once for each tile of
-neurons (it is small enough to come from a cache, so that it counts once), and two numbers are written for
+In bytes, with 4 per number, `changes` are read once for each tile of t facts (8 on a GPU, all on a CPU),
+`base` once (it is small: later tiles find it in a cache), `factors` once, and two numbers are written for
 each pair:
 
 ```
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TypeAlias
 
 import torch
@@ -32,8 +33,8 @@ State: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """A reference and the sum of exp(z - reference), each [facts, neurons]."""
 
 LOG2_E = 1 / math.log(2)
-"""Exponentials are made by exp2 of bits, and tanh by sigmoid: torch has both of these vectorized on a CPU, where
-they take a third and a sixth of the time (benchmarks/log_sum_exp.py)."""
+"""Exponentials are made by exp2 of bits, and tanh by sigmoid: on a CPU these take torch a third and a sixth
+of the time (benchmarks/log_sum_exp.py)."""
 TILE = 2**18
 """Numbers in a thread's part of a tile: 1 MiB of float32, measured best with as much cache in each core."""
 REACH = 40.0
@@ -48,7 +49,8 @@ def added_log_sum_exp(
 ) -> State:
     """Return the state of one block of vocabulary, [facts, neurons] each.
 
-    On CUDA the reference is the largest z itself; elsewhere it may be off by up to REACH.
+    On a CUDA device the fused kernel does it, in float32, and the reference is the largest z itself;
+    elsewhere it may be off by up to REACH. Float64 keeps to plain torch everywhere.
 
     Args:
         base: logits before the cap, nothing added, finite, [facts, v].
@@ -56,7 +58,7 @@ def added_log_sum_exp(
         factors: [facts, neurons].
         softcap: bound of the logits, cap(z) = softcap * tanh(z / softcap); null where there is none.
     """
-    if changes.is_cuda and changes.dtype != torch.float64:
+    if changes.is_cuda and changes.dtype != torch.float64 and find_spec("triton") is not None:
         from explainers.log_sum_exp_kernel import fused
 
         return fused(base, changes, factors, softcap)
