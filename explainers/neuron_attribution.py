@@ -7,6 +7,7 @@ is the log-probability of the gold object's first token at the prompt's last pos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
@@ -41,6 +42,9 @@ class NeuronAttributionRow(Row):
     neuron_scores: list[float] = Field(
         [], description="Their scores, nats: what each adds to the log-probability."
     )
+    certain: int | None = Field(
+        None, description="How many of them are proven to be the best of all neurons; null where nothing is."
+    )
     ffn_scores: list[float] = Field(
         [], description="What each layer's FFN adds to the log-probability, nats."
     )
@@ -55,7 +59,9 @@ class NeuronAttributionRow(Row):
     )
     query_indices: list[int] = Field([], description="Their places within their layers.")
     query_scores: list[float] = Field([], description="Their scores.")
-    problem: str | None = Field(description="Why nothing could be attributed; the lists are empty then.")
+    problem: str | None = Field(
+        None, description="Why nothing could be attributed; the lists are empty then."
+    )
 
 
 class Question(NamedTuple):
@@ -141,18 +147,18 @@ class NeuronAttribution(Explainer):
         sound = [q for q in asked if q.problem is None]
         found = iter(self._observed(internals, sound) if sound else ())
         for question in asked:
+            columns = next(found) if question.problem is None else {"problem": question.problem}
             yield NeuronAttributionRow(
                 item=question.item.id,
                 group=question.item.group,
                 prompt=question.prompt,
                 gold=question.item.label or "",
                 mode=self.mode,
-                problem=question.problem,
-                **(next(found) if question.problem is None else {}),
+                **columns,
             )
 
     def _observed(self, internals: Internals, asked: Sequence[Question]) -> Iterator[dict[str, Any]]:
-        """Yield the columns of each fact that has a target."""
+        """Yield the columns of each fact that can be asked."""
         import torch
 
         from explainers.attribution import attribute
@@ -173,13 +179,17 @@ class NeuronAttribution(Explainer):
             memory=self.memory // 2,
         )
         for token, rank, found in zip(targets, ranks.tolist(), attributions, strict=True):
+            if not math.isfinite(found.logprob):
+                yield {"problem": "the model's numbers are not finite"}
+                continue
             yield {
                 "token": internals.tokenizer.decode([token]),
-                "logprob": float(found.logprob),
+                "logprob": found.logprob,
                 "rank": rank,
                 "neuron_layers": found.layers.tolist(),
                 "neuron_indices": found.neurons.tolist(),
                 "neuron_scores": found.scores.tolist(),
+                "certain": found.certain,
                 "ffn_scores": found.ffn.tolist(),
                 "attention_scores": found.attention.tolist(),
                 "head_scores": found.heads.flatten().tolist(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -301,6 +302,25 @@ def test_facts_that_cannot_be_attributed_are_listed_and_change_no_other(lm: Any)
     assert only == ["the object is empty"]
 
 
+def test_numbers_that_are_not_finite_are_a_problem_and_change_no_other(
+    lm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from quantxai.internals import Internals
+
+    trace, whole = Internals.trace, attributed(lm, facts())
+
+    def overflown(self: Internals, prompts: Sequence[str]) -> Any:
+        found = trace(self, prompts)
+        return [replace(found[0], residuals=found[0].residuals * float("inf")), *found[1:]]
+
+    monkeypatch.setattr(Internals, "trace", overflown)
+    first, *others = attributed(lm, facts())
+    assert first.problem == "the model's numbers are not finite"
+    assert first.logprob is None
+    assert first.neuron_scores == first.ffn_scores == []
+    assert [r.neuron_indices for r in others] == [r.neuron_indices for r in whole[1:]]
+
+
 def test_less_memory_means_fewer_facts_at_a_time_and_the_same_rows(
     lm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,6 +375,7 @@ def test_a_variant_is_compared_with_its_parent_in_a_sweep(
             layer.mlp.up_proj.weight *= 1 + 0.3 * torch.randn_like(layer.mlp.up_proj.weight)
     models = {"full": lm, "rtn-4": TransformersModel(disturbed, lm.tokenizer)}
     store = Store(tmp_path / "run")
+    store.write_manifest(plan.manifest(["a test"]))
     sweep = _Sweep(plan, store, Silent(), False)
     of_variant = next(c for c in plan.scores if c.key.variant == "rtn-4")
     rows: dict[str, list[NeuronAttributionRow]] = {"full": [], "rtn-4": []}
