@@ -13,6 +13,8 @@ from fakes import FakeContext
 
 from explainers.multi_hop import MultiHop, MultiHopRow, causal_layers
 from explainers.scorers.multi_hop import MultiHopScorer
+from quantxai._published import Entry
+from quantxai._two_hop import two_hop_fact_items
 from quantxai.checkpoints import load_dense, load_tokenizer
 from quantxai.datasets import Dataset, load_dataset, take
 from quantxai.errors import DataError
@@ -227,6 +229,33 @@ def test_a_description_is_found_case_aside_where_it_stands_last(lm: Transformers
     assert row.entrec[1] == pytest.approx(
         oracle.entrec(lm.model, h.tolist(), first(lm, item.fields["bridge"])), rel=1e-6
     )
+
+
+def test_a_question_of_two_hop_fact_is_looked_into(lm: TransformersModel) -> None:
+    values = {
+        "fact_comp_type": "country of the author",
+        "category": "novel",
+        "e1.value": "Ulysses",
+        "e2.value": "James Joyce",
+        "e2.aliases": "(('James Joyce', 'Joyce'),)",
+        "e3.value": "Ireland",
+        "e3.aliases": "()",
+        "mu.template": "the author of the novel '{}'",
+        "r1(e1).prompt": "The author of the novel 'Ulysses' is",
+        "r2(e2).prompt": "James Joyce was born in the country of",
+        "r2(r1(e1)).prompt": "The author of the novel 'Ulysses' was born in the country of",
+        "r2(r1(e1')).subject_cut.prompt": "The author of the novel 'Emma'",
+        "r2(r1'(e1)).subject_cut.prompt": "A reader of the novel 'Ulysses'",
+    }
+    (item,) = two_hop_fact_items([Entry(1, "line 2", values)])
+    (row,) = rows(lm, questions(1).model_copy(update={"items": (item,)}))
+    assert (row.problem, row.bridge_aliases) == (None, ["Joyce"])
+    ids = lm.tokenizer("The author of the novel 'Ulysses'").input_ids
+    h = oracle.residuals(lm.model, ids, len(ids) - 1)[1]
+    assert row.entrec[1] == pytest.approx(
+        oracle.entrec(lm.model, h.tolist(), first(lm, "James Joyce")), rel=1e-6
+    )
+    assert (row.entity_prompt, len(row.entrec_relation)) == ("The author of the novel 'Emma'", 3)
 
 
 @pytest.mark.parametrize(
