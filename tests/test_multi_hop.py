@@ -293,6 +293,22 @@ def test_a_bad_item_is_counted_and_its_neighbours_stay(
     assert (values["first_hop_correct"] is None) == (not fields.get("bridge", "x").strip())
 
 
+def test_many_items_are_looked_into_a_few_at_a_time(
+    lm: TransformersModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = questions(5)
+    items = (changed(dataset.items[0], bridge=""), *dataset.items[1:])
+    dataset = dataset.model_copy(update={"items": items})
+    together = rows(lm, dataset)
+    monkeypatch.setattr("explainers.multi_hop._TOGETHER", 2)
+    for one, other in zip(rows(lm, dataset), together, strict=True):
+        assert (one.item, one.problem, one.cnst) == (other.item, other.problem, pytest.approx(other.cnst))
+        assert one.two_hop_completion == other.two_hop_completion
+        assert one.entrec == pytest.approx(other.entrec, rel=1e-6)
+        assert one.entrec_relation == pytest.approx(other.entrec_relation, rel=1e-6)
+        assert one.causal_derivatives == pytest.approx(other.causal_derivatives, rel=1e-4)
+
+
 def test_without_causal_layers_nothing_is_patched(lm: TransformersModel) -> None:
     (row,) = rows(lm, questions(1), causal_layers=0)
     assert (row.causal_layers, row.causal_derivatives) == ([], [])
