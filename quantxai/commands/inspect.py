@@ -160,7 +160,8 @@ def _print(lens: Lens) -> None:
     if lens.position != len(lens.tokens) - 1:
         _echo(f"read at token {lens.position}: {quoted(lens.tokens[lens.position].text)}")
     for other in lens.variants or (None,):
-        _table(lens, other, width)
+        shown = _table(lens, other, width)
+    _echo(f"\n{_legend(lens, shown)}\n")
     _echo(_wrapped(headline(lens)))
     for reading in lens.variants:
         _echo(_wrapped(summary(lens, reading)))
@@ -171,8 +172,8 @@ def _print(lens: Lens) -> None:
             _echo(wrapped(f"{reading.variant}: {warning}", 2, "! "))
 
 
-def _table(lens: Lens, variant: Reading | None, width: int) -> None:
-    """Print the parent's layers, and a variant's beside them."""
+def _table(lens: Lens, variant: Reading | None, width: int) -> int:
+    """Print the parent's layers, and a variant's beside them; return how many tokens of each fit."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -194,7 +195,8 @@ def _table(lens: Lens, variant: Reading | None, width: int) -> None:
     console = Console(file=sys.stdout, width=width, highlight=False)
     with console.capture() as captured:
         console.print(table)
-    _echo(f"\n{captured.get()}\n{_legend(lens, variant, shown, wanted)}\n")
+    _echo(f"\n{captured.get().rstrip()}")
+    return shown
 
 
 def _heading(name: str, unmarked: bool, shown: int, room: int) -> str:
@@ -225,13 +227,12 @@ def _cells(lens: Lens, layers: Sequence[LensLayer], shown: int, room: int) -> It
         yield _number(layers[-1].kl)
 
 
-def _legend(lens: Lens, variant: Reading | None, shown: int, wanted: int) -> str:
+def _legend(lens: Lens, shown: int) -> str:
     from quantxai.report.lens import quoted
 
+    wanted = len(lens.parent.last.top)
     parts = [f"rank: of {quoted(lens.followed.text)}", ".62 is a probability"]
-    parts += (
-        ["entropy and KL to the end in nats"] if variant is None else ["KL in nats", "* another top token"]
-    )
+    parts += ["KL in nats", "* another top token"] if lens.variants else ["entropy and KL to the end in nats"]
     parts += [f"{shown} of {wanted} tokens fit this width"] if shown < wanted else []
     caveat = "early layers are not trained to be read: compare models at the same layer"
     return _wrapped(f"({'; '.join([*parts, caveat])})")

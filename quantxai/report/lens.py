@@ -69,7 +69,7 @@ def headline(lens: Lens) -> str:
         chance = f" ({probability(top[0].probability)})" if top else ""
         said.setdefault(word, []).append(reading.variant + chance)
     parts = [f"{word} for {listing(names)}" for word, names in said.items()]
-    return f"After {where}, the most likely token is {', '.join(parts)}."
+    return f"After {where}, the most likely token is {'; '.join(parts)}."
 
 
 def summary(lens: Lens, variant: Reading) -> str:
