@@ -25,7 +25,7 @@ from explainers.added_directions import AddedDirections, Facts
 if TYPE_CHECKING:
     from quantxai.internals import Internals, Trace
 
-__all__ = ["Attribution", "attribute"]
+__all__ = ["Attribution", "Best", "attribute"]
 
 Mode: TypeAlias = 'Literal["exact", "fast"]'
 
@@ -108,7 +108,7 @@ def _facts_at_once(internals: Internals, adding: AddedDirections, memory: int) -
     return max(1, memory // (adding.item * (neurons + residuals + 2 * adding.tokens)))
 
 
-class _Best:
+class Best:
     """The largest values over all layers, fact by fact.
 
     Args:
@@ -176,14 +176,14 @@ class _Batch:
             factors = self._of_all("neurons", layer) / self._of_all("ffn_scale", layer)[:, None]
             yield layer, facts, matrix, factors
 
-    def screened(self, survivors: int) -> _Best:
+    def screened(self, survivors: int) -> Best:
         """Return the neurons with the largest first-order scores, and the first one after them."""
-        best = _Best(survivors + 1)
+        best = Best(survivors + 1)
         for layer, facts, matrix, factors in self._layers():
             best.add(self.adding.first_order(facts, matrix, factors), layer * factors.shape[1])
         return best
 
-    def results(self, kept: int, screened: _Best | None, survivors: int) -> list[Attribution]:
+    def results(self, kept: int, screened: Best | None, survivors: int) -> list[Attribution]:
         """Score neurons exactly and return the best, beside sublayers and heads.
 
         Args:
@@ -191,7 +191,7 @@ class _Batch:
             screened: which are scored, and the first-order score of the first that is not; all where left out.
             survivors: how many of those screened are scored.
         """
-        best = _Best(kept)
+        best = Best(kept)
         for layer, facts, matrix, factors in self._layers():
             start = layer * factors.shape[1]
             if screened is None:
@@ -213,7 +213,7 @@ class _Batch:
         doubtful = ~(errors <= TOLERANCE[scores.dtype])
         return self.adding.directly(facts, matrix, factors, doubtful).where(doubtful, scores)
 
-    def _certain(self, best: _Best, screened: _Best | None, survivors: int) -> list[int | None]:
+    def _certain(self, best: Best, screened: Best | None, survivors: int) -> list[int | None]:
         """How many of the best are the best of all: no neuron's score is above its first-order score."""
         scores = best.found()[0]
         if screened is None or screened.found()[0].shape[1] <= survivors:

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves  # noqa: E402
 
 from explainers.added_directions import AddedDirections  # noqa: E402
 from explainers.attribution import Attribution, attribute  # noqa: E402
+from explainers.query_neurons import query_neurons  # noqa: E402
 from quantxai.checkpoints import load_dense, load_tokenizer  # noqa: E402
 from quantxai.engine import TransformersModel  # noqa: E402
 from quantxai.internals import Trace  # noqa: E402
@@ -106,7 +107,7 @@ def check(model: Any, trace: Trace, token: int, found: Attribution, tolerance: f
     for heads, want_heads in zip(found.heads.tolist(), want_parts["heads"], strict=True):
         assert heads == pytest.approx(want_heads, **close)
     s = oracle.scale(model.readout, trace.residuals[-1])
-    logprob = oracle.log_prob(model.readout, trace.residuals[-1], s, token)
+    logprob = float(oracle.log_prob(model.readout, trace.residuals[-1], s, token))
     assert found.logprob == pytest.approx(logprob, **close)
 
 
@@ -235,7 +236,7 @@ def test_moments_are_as_near_as_they_say(size: float) -> None:
         assert (off > errors / 1000).double().mean() > 0.5
 
 
-# -- batches and memory --------------------------------------------------------------------------
+# -- batches -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["exact", "fast"])
@@ -263,6 +264,70 @@ def test_no_facts_and_too_few_survivors() -> None:
         attribute(model, traces, tokens, survivors=30)
     (found,) = attribute(model, traces, tokens)
     assert len(found.scores) == LAYERS * FFN, "no more than there are"
+
+
+# -- query neurons -------------------------------------------------------------------------------
+
+
+def with_paths(model: Any, tokens: int) -> Any:
+    """Random numbers for what `paths` and `value_matrix` tell."""
+    n, layers = model.numbers, model.layers
+    values = [n(HEADS * WIDTH, model.hidden) for _ in range(layers)]
+    model.value_matrix = lambda layer: values[layer]
+    model.tokens = lambda prompt: [1] * tokens
+    held = {
+        prompt: SimpleNamespace(
+            tokens=(1,) * tokens,
+            residuals=n(layers + 1, tokens, model.hidden),
+            neurons=n(layers, tokens, model.ffn_width),
+            ffn_scale=1 + n(layers, tokens).abs(),
+            attention_weights=n(layers, HEADS, tokens).softmax(-1),
+            input_scale=1 + n(layers, tokens).abs(),
+        )
+        for prompt in "abc"
+    }
+    model.paths = held.__getitem__
+    return model
+
+
+@pytest.mark.parametrize("memory", [2**12, 2**20])
+@pytest.mark.parametrize("kind", KINDS)
+def test_query_neurons_of_random_models(kind: str, memory: int) -> None:
+    model = with_paths(random_model(seed=6, **KINDS[kind]), 3)
+    traces, tokens = random_traces(model, 3)
+    found = attribute(model, traces, tokens, mode="exact")
+    found = query_neurons(model, "abc", traces, tokens, found, heads=3, kept=12, memory=memory)
+    for prompt, trace, token, one in zip("abc", traces, tokens, found, strict=True):
+        want = oracle.query_scores(model, model.paths(prompt), trace, token, 3)
+        best = sorted(want.values(), reverse=True)[:12]
+        assert one.query_scores.tolist() == pytest.approx(best, rel=1e-6)
+        places = zip(one.query_layers.tolist(), one.query_neurons.tolist(), strict=True)
+        assert [want[place] for place in places] == pytest.approx(best, rel=1e-6)
+
+
+def test_query_neurons_of_the_trained_model(tiny_path: Path) -> None:
+    with torch.inference_mode(False), torch.no_grad():
+        internals = engine(tiny_path, "float64").internals()
+        prompts, tokens = asked(internals, 2)
+        traces = internals.trace(prompts)
+        found = attribute(internals, traces, tokens, kept=5, survivors=5)
+        found = query_neurons(internals, prompts, traces, tokens, found, heads=2, kept=40)
+        for prompt, trace, token, one in zip(prompts, traces, tokens, found, strict=True):
+            want = oracle.query_scores(internals, internals.paths(prompt), trace, token, 2)
+            best = sorted(want.values(), reverse=True)[:40]
+            assert one.query_scores.tolist() == pytest.approx(best, rel=1e-6, abs=1e-12)
+
+
+def test_a_fact_that_no_head_raises_has_no_query_neurons() -> None:
+    model = with_paths(random_model(), 3)
+    traces, tokens = random_traces(model, 1)
+    (found,) = attribute(model, traces, tokens)
+    lowered = replace(found, heads=-found.heads.abs())
+    (none,) = query_neurons(model, "a", traces, tokens, [lowered])
+    assert (len(none.query_layers), len(none.query_neurons), len(none.query_scores)) == (0, 0, 0)
+
+
+# -- working memory ------------------------------------------------------------------------------
 
 
 class Live(TorchDispatchMode):  # type: ignore[misc]

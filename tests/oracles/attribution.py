@@ -14,7 +14,7 @@ def scale(readout: Any, residual: Any) -> Any:
     return torch.sqrt((h * h).mean() + readout.eps)
 
 
-def log_prob(readout: Any, residual: Any, s: Any, token: int) -> float:
+def log_prob(readout: Any, residual: Any, s: Any, token: int) -> Any:
     """log p(token | residual): norm, unembedding, cap and softmax as a model does them, its scale held at s."""
     h = residual.double()
     h = (h - h.mean() if readout.centred else h) / s * readout.gain.double()
@@ -24,14 +24,14 @@ def log_prob(readout: Any, residual: Any, s: Any, token: int) -> float:
     logits = logits * readout.multiplier
     if readout.softcap is not None:
         logits = readout.softcap * torch.tanh(logits / readout.softcap)
-    return float(torch.log_softmax(logits, 0)[token])
+    return torch.log_softmax(logits, 0)[token]
 
 
 def change(readout: Any, trace: Any, residual: Any, added: Any, token: int) -> float:
     """What adding a vector to a residual does to log p(token)."""
     s = scale(readout, trace.residuals[-1])
     before = log_prob(readout, residual, s, token)
-    return log_prob(readout, residual.double() + added.double(), s, token) - before
+    return float(log_prob(readout, residual.double() + added.double(), s, token) - before)
 
 
 def neuron_scores(internals: Any, trace: Any, token: int) -> dict[tuple[int, int], float]:
@@ -62,4 +62,38 @@ def sublayer_scores(internals: Any, trace: Any, token: int) -> dict[str, list[An
             added = matrix[:, own] @ inputs[own] / trace.attention_scale[layer].double()
             heads.append(change(internals.readout, trace, before_attention, added, token))
         found["heads"].append(heads)
+    return found
+
+
+def query_scores(
+    internals: Any, paths: Any, trace: Any, token: int, heads: int
+) -> dict[tuple[int, int], float]:
+    """The score of every query neuron, nats: a vector at a position, through a head, along log p's slope."""
+    of_heads = sublayer_scores(internals, trace, token)["heads"]
+    places = [(layer, head) for layer in range(internals.layers) for head in range(internals.heads)]
+    best = sorted(places, key=lambda place: -of_heads[place[0]][place[1]])[:heads]
+    found: dict[tuple[int, int], float] = {}
+    width = internals.head_width
+    for layer, head in best:
+        if of_heads[layer][head] <= 0:
+            continue
+        own = slice(head * width, (head + 1) * width)
+        residual = trace.residuals[layer].double().clone().requires_grad_()
+        with torch.enable_grad():
+            s = scale(internals.readout, trace.residuals[-1])
+            log_prob(internals.readout, residual, s, token).backward()
+        through = (
+            internals.attention_output(layer).double()[:, own] @ internals.value_matrix(layer).double()[own]
+        )
+        for earlier in range(layer):
+            matrix = internals.ffn_output(earlier).double()
+            for neuron in range(matrix.shape[1]):
+                for position in range(len(paths.tokens)):
+                    m = paths.neurons[earlier, position, neuron] / paths.ffn_scale[earlier, position]
+                    weight = (
+                        paths.attention_weights[layer, head, position] / paths.input_scale[layer, position]
+                    )
+                    moved = weight * (through @ (m * matrix[:, neuron])) / trace.attention_scale[layer]
+                    effect = float(residual.grad @ moved)
+                    found[earlier, neuron] = found.get((earlier, neuron), 0.0) + effect
     return found
