@@ -27,7 +27,17 @@ from quantxai.hooks import Call, Probe, run_probe
 from quantxai.norms import Norm, read_norm, working_dtype
 from quantxai.readout import Readout
 
-__all__ = ["Anatomy", "Block", "Sublayer", "find_anatomy", "output_matrix"]
+__all__ = [
+    "Anatomy",
+    "Block",
+    "Sublayer",
+    "attention_of",
+    "find_anatomy",
+    "is_projection",
+    "missing",
+    "output_matrix",
+    "same",
+]
 
 
 @dataclass(frozen=True)
@@ -149,8 +159,14 @@ def _layers(model: Any, number: int, calls: Sequence[Call]) -> list[Any]:
     raise missing(model, f"the {number} layers that its configuration tells of")
 
 
-def _is_projection(module: Any) -> bool:
-    """Whether a module multiplies with a matrix, packed or not: Linear and its kin, or GPT-2's Conv1D."""
+def attention_of(layer: Any) -> Any:
+    """Return the attention module of a layer, which may be a Mamba's mixer; null unless there is one."""
+    found = [m for m in layer.children() if hasattr(m, "layer_idx") or hasattr(m, "head_dim")]
+    return found[0] if len(found) == 1 else None
+
+
+def is_projection(module: Any) -> bool:
+    """Return whether a module multiplies with a matrix, packed or not: Linear and its kin, or GPT-2's Conv1D."""
     return hasattr(module, "in_features") or (hasattr(module, "nf") and hasattr(module, "nx"))
 
 
@@ -162,8 +178,8 @@ def _outputs(projection: Any) -> int:
     return int(getattr(projection, "out_features", None) or projection.nf)
 
 
-def _same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
-    """Whether two are the same numbers; OPT's FFN lays its tokens side by side."""
+def same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
+    """Return whether two are the same numbers; OPT's FFN lays its tokens side by side."""
     return (
         a is not None and b is not None and a.numel() == b.numel() and torch.equal(a.flatten(), b.flatten())
     )
@@ -173,8 +189,8 @@ def _final_norm(model: Any, calls: Sequence[Call], head: Any, layers: Sequence[A
     into = next((c.given for c in calls if c.module is head), None)
     inside = {id(m) for layer in layers for m in layer.modules()}
     for call in calls:
-        simple = not list(call.module.children()) and not _is_projection(call.module)
-        if simple and id(call.module) not in inside and _same(call.returned, into):
+        simple = not list(call.module.children()) and not is_projection(call.module)
+        if simple and id(call.module) not in inside and same(call.returned, into):
             return call.module
     raise missing(model, "the final norm: what the unembedding reads is not a norm's output")
 
@@ -205,13 +221,13 @@ def _norm(model: Any, module: Any, width: int) -> Norm:
 def _block(model: Any, layer: Any, inside: list[Call], cached: bool) -> Block:
     """The parts of a layer, from the calls of its modules and whether it puts values into the cache."""
     name = type(layer).__name__
-    attentions = [m for m in layer.children() if hasattr(m, "layer_idx") or hasattr(m, "head_dim")]
-    if len(attentions) != 1 or not cached:
+    attends = attention_of(layer)
+    if attends is None or not cached:
         raise missing(model, f"one attention sublayer, with keys and values, in each layer ('{name}')")
     if any("expert" in n.lower() for n, _ in layer.named_modules()):
         raise missing(model, f"one FFN in each layer: '{name}' has experts")
-    in_attention = {id(m) for m in attentions[0].modules()}
-    projections = [c for c in inside if _is_projection(c.module) and not list(c.module.children())]
+    in_attention = {id(m) for m in attends.modules()}
+    projections = [c for c in inside if is_projection(c.module) and not list(c.module.children())]
     attention = [c for c in projections if id(c.module) in in_attention]
     ffn = [c for c in projections if id(c.module) not in in_attention]
     hidden = int(model.config.get_text_config().hidden_size)
@@ -226,8 +242,8 @@ def _block(model: Any, layer: Any, inside: list[Call], cached: bool) -> Block:
 def _sublayer(model: Any, projection: Call, inside: list[Call]) -> Sublayer:
     """A sublayer by its last projection: a module that is given this one's output is the block's own norm."""
     for call in inside[inside.index(projection) + 1 :]:
-        changes = not list(call.module.children()) and not _same(call.returned, call.given)
-        if changes and _same(call.given, projection.returned):
+        changes = not list(call.module.children()) and not same(call.returned, call.given)
+        if changes and same(call.given, projection.returned):
             norm = _norm(model, call.module, _outputs(projection.module))
             return Sublayer(projection.module, norm, call.module)
     return Sublayer(projection.module)

@@ -17,6 +17,7 @@ import torch
 from quantxai.anatomy import Anatomy, Sublayer, output_matrix
 from quantxai.errors import InputError
 from quantxai.hooks import Hook, given, hooked, returned
+from quantxai.paths import Paths, Values, eager, find_values, observers
 from quantxai.readout import Readout
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Internals:
         self.ffn_width = anatomy.ffn_width
         self.heads = anatomy.heads
         self.head_width = anatomy.head_width
+        self._values: tuple[Values, ...] | None = None
 
     @property
     def readout(self) -> Readout:
@@ -180,6 +182,43 @@ class Internals:
     def attention_output(self, layer: int) -> torch.Tensor:
         """Return the attention's output matrix [hidden, heads * head width], likewise."""
         return _folded(self.anatomy.blocks[layer].attention)
+
+    def paths(self, prompt: str) -> Paths:
+        """Run a prompt and return what was observed at all its positions, and what its last token attends to.
+
+        Raises:
+            InputError: the prompt is empty or too long.
+            ModelError: the attention weights, or where the values come from, cannot be told.
+        """
+        tokens = self.tokens(prompt)
+        seen: Seen = {}
+        values, model = self._value_sources(), self._engine.model
+
+        def watch(batch: list[Row]) -> AbstractContextManager[None]:
+            return hooked(observers(model, self.anatomy, seen))
+
+        with eager(model):
+            self._engine.watched([tokens], [len(tokens)], watch, lambda batch, logits: None)
+        parts = {k: torch.stack([v[i] for i in sorted(v)]) for k, v in seen.items()}
+        scales = [v.scale(r) for v, r in zip(values, parts["residuals"][:-1], strict=True)]
+        return Paths(tuple(tokens), input_scale=torch.stack(scales), **parts)
+
+    def value_matrix(self, layer: int) -> torch.Tensor:
+        """Return the matrix [heads * head width, hidden] from a residual over its input scale to its values.
+
+        The gain and the centring of the norm before it are folded in; a value that query heads share is there
+        for each of them.
+        """
+        return self._value_sources()[layer].matrix()
+
+    def value_constant(self, layer: int) -> torch.Tensor:
+        """Return what is added to every value whatever the residual: [heads * head width]."""
+        return self._value_sources()[layer].constant()
+
+    def _value_sources(self) -> tuple[Values, ...]:
+        if self._values is None:
+            self._values = find_values(self._engine.model, self.anatomy)
+        return self._values
 
     # -- hooks -----------------------------------------------------------------------------------
 

@@ -53,6 +53,7 @@ def test_the_parts_of_every_family_are_found(name: str) -> None:
         (parts for family, parts in PARTS.items() if name.startswith(f"{family}-")), PARTS["cohere"]
     )
     norms = NORMS.get(name, (None, None))
+    hooks = _hooks(model)
 
     found = find_anatomy(model)
 
@@ -69,7 +70,11 @@ def test_the_parts_of_every_family_are_found(name: str) -> None:
     config = model.config
     assert (found.heads, found.ffn_width, len(found.blocks)) == (4, 48, config.num_hidden_layers)
     assert found.head_width == (getattr(config, "head_dim", None) or 8)
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert _hooks(model) == hooks
+
+
+def _hooks(model: Any) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
 def test_the_probe_keeps_nothing_wider_than_the_residual_stream() -> None:

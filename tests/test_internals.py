@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,44 @@ def test_a_tokenizer_that_does_not_tell_places_is_refused() -> None:
 
     with pytest.raises(InputError, match="does not tell where"):
         internals.position_of("abc", 1)
+
+
+# From every position to the last
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_paths_hold_all_positions_and_end_in_the_heads(name: str) -> None:
+    lm = families.engine(name)
+    internals = lm.internals()
+    usual = lm.model.config._attn_implementation
+    prompt = PROMPTS[1]
+    traces = internals.trace([prompt] * 37, range(37))
+
+    paths = internals.paths(prompt)
+
+    assert lm.model.config._attn_implementation == usual
+    assert paths.tokens == traces[0].tokens
+    for place, trace in enumerate(traces):
+        assert close(paths.residuals[:, place], trace.residuals, 1e-5)
+        assert close(paths.neurons[:, place], trace.neurons, 1e-5)
+        assert close(paths.ffn_scale[:, place], trace.ffn_scale, 1e-5)
+    weights = paths.attention_weights
+    assert close(weights.sum(-1), torch.ones_like(weights[..., 0]), 1e-5)
+    width = internals.head_width
+    for layer in range(internals.layers):
+        values = paths.residuals[layer] / paths.input_scale[layer][:, None] @ internals.value_matrix(layer).T
+        values = (values + internals.value_constant(layer)).unflatten(-1, (internals.heads, width))
+        heads = torch.einsum("hp,phw->hw", weights[layer], values).flatten()
+        assert close(heads, traces[-1].heads[layer], 1e-5)
+
+
+def test_values_that_a_projection_does_not_give_are_refused_but_not_the_model() -> None:
+    model = deepcopy(families.model("llama"))
+    attention = model.model.layers[1].self_attn
+    attention.v_proj = torch.nn.Sequential(attention.v_proj, torch.nn.Tanh())
+    internals = TransformersModel(model, families.tokenizer()).internals()
+
+    for call in (lambda: internals.paths("abc"), lambda: internals.value_matrix(0)):
+        with pytest.raises(ModelError, match="where the values of layer 1 come from; query neurons need it"):
+            call()
+    assert internals.trace(["abc"])[0].ffn.abs().max() > 0
