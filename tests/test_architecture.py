@@ -45,7 +45,14 @@ MAY_BE_HEAVY = {
     )
 } | {
     f"explainers/{name}.py"
-    for name in ("added_directions", "attribution", "log_sum_exp", "log_sum_exp_kernel", "multi_hop_measures")
+    for name in (
+        "added_directions",
+        "attribution",
+        "log_sum_exp",
+        "log_sum_exp_kernel",
+        "multi_hop_measures",
+        "query_neurons",
+    )
 }
 
 FILES = sorted(f.relative_to(ROOT).as_posix() for p in PACKAGES for f in (ROOT / p).rglob("*.py"))
