@@ -111,12 +111,12 @@ class NeuronAttribution(Explainer):
 
     @property
     def work(self) -> Work:
-        """See Explainer.work. A neuron's score costs one product with the unembedding.
+        """See Explainer.work. Both were measured on SmolLM2-135M with 24 facts, on one core.
 
-        In models of 0.1 to 8 billion parameters it is 1/4 to 1/30 of them, a prompt 50 tokens long: some hundred
-        neurons cost as much as reading it, and all of them (`exact`) some hundred times as much.
+        Reading a query takes 0.05 s there, attributing it 0.7 s (fast) or 2.2 s (exact). The products with the
+        unembedding that `exact` needs are shared by the facts of a cell: with fewer of them it takes longer.
         """
-        return Work(1 + (4 if self.mode == "fast" else 300), 0)
+        return Work(14 if self.mode == "fast" else 45, 0)
 
     def rows(self, lm: LanguageModel, dataset: Dataset, items: Sequence[Item], seed: int) -> Iterator[Row]:
         """Attribute every fact, as many together as the memory allows; the seed is not used."""
