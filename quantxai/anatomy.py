@@ -24,7 +24,8 @@ import torch
 from quantxai.checkpoints import effective_weight
 from quantxai.errors import ModelError
 from quantxai.hooks import Call, Probe, run_probe
-from quantxai.norms import Norm, read_norm, working_dtype
+from quantxai.norms import Norm, read_norm
+from quantxai.projections import inputs_of, is_projection, outputs_of
 from quantxai.readout import Readout
 
 __all__ = [
@@ -33,9 +34,7 @@ __all__ = [
     "Sublayer",
     "attention_of",
     "find_anatomy",
-    "is_projection",
     "missing",
-    "output_matrix",
     "same",
 ]
 
@@ -120,26 +119,12 @@ def find_anatomy(model: Any) -> Anatomy:
         inside = [c for c in probe.calls if c.name.startswith(f"{names[id(layer)]}.")]
         blocks.append(_block(model, layer, inside, cached is not None))
     heads, width = _heads(model, int(config.num_attention_heads), blocks)
-    ffn_widths = {_width(block.ffn.output) for block in blocks}
+    ffn_widths = {inputs_of(block.ffn.output) for block in blocks}
     if len(ffn_widths) > 1:
         raise missing(model, f"one FFN width: the layers have {sorted(ffn_widths)} neurons")
     anatomy = Anatomy(tuple(blocks), final_norm, readout, heads, width, ffn_widths.pop())
     _check(model, anatomy, probe)
     return anatomy
-
-
-def output_matrix(module: Any) -> torch.Tensor:
-    """Return the matrix [outputs, inputs] a projection multiplies with, in working precision.
-
-    Packed weights never matter: see quantxai.checkpoints.effective_weight.
-    """
-    if not hasattr(module, "in_features"):  # GPT-2's Conv1D holds the transposed matrix
-        return module.weight.detach().T.to(working_dtype(module.weight.dtype), copy=True)
-    # What a packed layer calls its weight need not be a tensor.
-    stored = [getattr(module, "weight", None), getattr(module, "bias", None), *module.buffers()]
-    kinds = (t.dtype for t in stored if isinstance(t, torch.Tensor) and t.is_floating_point())
-    kind = next(kinds, torch.float32)
-    return effective_weight(module, kind).to(working_dtype(kind))
 
 
 def missing(model: Any, what: str) -> ModelError:
@@ -163,19 +148,6 @@ def attention_of(layer: Any) -> Any:
     """Return the attention module of a layer, which may be a Mamba's mixer; null unless there is one."""
     found = [m for m in layer.children() if hasattr(m, "layer_idx") or hasattr(m, "head_dim")]
     return found[0] if len(found) == 1 else None
-
-
-def is_projection(module: Any) -> bool:
-    """Return whether a module multiplies with a matrix, packed or not: Linear and its kin, or GPT-2's Conv1D."""
-    return hasattr(module, "in_features") or (hasattr(module, "nf") and hasattr(module, "nx"))
-
-
-def _width(projection: Any) -> int:
-    return int(getattr(projection, "in_features", None) or projection.nx)
-
-
-def _outputs(projection: Any) -> int:
-    return int(getattr(projection, "out_features", None) or projection.nf)
 
 
 def same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
@@ -232,7 +204,7 @@ def _block(model: Any, layer: Any, inside: list[Call], cached: bool) -> Block:
     ffn = [c for c in projections if id(c.module) not in in_attention]
     hidden = int(model.config.get_text_config().hidden_size)
     for what, found in (("attention", attention), ("FFN", ffn)):
-        if not found or _outputs(found[-1].module) != hidden:
+        if not found or outputs_of(found[-1].module) != hidden:
             raise missing(model, f"the output projection of the {what} ('{name}')")
     if len(ffn) > 3:
         raise missing(model, f"one FFN in each layer: '{name}' runs {len(ffn)} projections")
@@ -244,13 +216,13 @@ def _sublayer(model: Any, projection: Call, inside: list[Call]) -> Sublayer:
     for call in inside[inside.index(projection) + 1 :]:
         changes = not list(call.module.children()) and not same(call.returned, call.given)
         if changes and same(call.given, projection.returned):
-            norm = _norm(model, call.module, _outputs(projection.module))
+            norm = _norm(model, call.module, outputs_of(projection.module))
             return Sublayer(projection.module, norm, call.module)
     return Sublayer(projection.module)
 
 
 def _heads(model: Any, heads: int, blocks: Sequence[Block]) -> tuple[int, int]:
-    widths = {_width(block.attention.output) for block in blocks}
+    widths = {inputs_of(block.attention.output) for block in blocks}
     if len(widths) > 1 or next(iter(widths)) % heads:
         raise missing(model, f"{heads} heads of one width: the output projections read {sorted(widths)}")
     return heads, widths.pop() // heads

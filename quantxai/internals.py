@@ -7,55 +7,26 @@ Weights are read through the modules, layer by layer, so packed ones never matte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import torch
 
-from quantxai.anatomy import Anatomy, Sublayer, output_matrix
+from quantxai.anatomy import Anatomy, Sublayer
 from quantxai.errors import InputError
-from quantxai.hooks import Hook, given, hooked, returned
-from quantxai.paths import Paths, Values, eager, find_values, observers
+from quantxai.hooks import hooked
+from quantxai.paths import Paths, eager, path_hooks
+from quantxai.projections import output_matrix
 from quantxai.readout import Readout
+from quantxai.traces import Seen, Trace, patch_hooks, trace_hooks
+from quantxai.values import Values, find_values
 
 if TYPE_CHECKING:
     from quantxai.engine import TransformersModel
     from quantxai.prefixes import Row
 
-__all__ = ["Internals", "Trace"]
-
-Seen: TypeAlias = "dict[str, dict[int, torch.Tensor]]"
-"""What hooks noted: by what it is and by layer, [rows, ...]."""
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What a forward pass held at one position of a prompt, in working precision on the model's device.
-
-    Attributes:
-        tokens: the whole prompt.
-        position: which of its tokens.
-        residuals: what enters each layer, [layers + 1, hidden]; the last one enters the final norm.
-        attention: what each attention sublayer adds to the residual stream, [layers, hidden].
-        ffn: what each FFN adds, [layers, hidden].
-        heads: what the attention output projections read, the heads side by side, [layers, heads * width].
-        neurons: what the FFN output projections read, the neurons' activations, [layers, ffn width].
-        attention_scale: what the block's own norm of the attention's output divides by, [layers]; 1 where
-            there is none.
-        ffn_scale: the same of the FFN's output.
-    """
-
-    tokens: tuple[int, ...]
-    position: int
-    residuals: torch.Tensor
-    attention: torch.Tensor
-    ffn: torch.Tensor
-    heads: torch.Tensor
-    neurons: torch.Tensor
-    attention_scale: torch.Tensor
-    ffn_scale: torch.Tensor
+__all__ = ["Internals", "Paths", "Trace"]
 
 
 class Internals:
@@ -117,7 +88,7 @@ class Internals:
 
         def watch(batch: list[Row]) -> AbstractContextManager[None]:
             seen.clear()
-            return hooked(self._observers(seen, self._from_end(batch, tokens, places)))
+            return hooked(trace_hooks(self.anatomy, seen, self._from_end(batch, tokens, places)))
 
         def use(batch: list[Row], logits: torch.Tensor) -> None:
             stacked = {k: torch.stack([v[i] for i in sorted(v)], 1) for k, v in seen.items()}
@@ -159,9 +130,8 @@ class Internals:
 
         def watch(batch: list[Row]) -> AbstractContextManager[None]:
             ends = self._from_end(batch, tokens, places)
-            return hooked(
-                self._patches([layers[r.index] for r in batch], ends, vectors[[r.index for r in batch]])
-            )
+            at = [r.index for r in batch]
+            return hooked(patch_hooks(self.anatomy, [layers[i] for i in at], ends, vectors[at]))
 
         def use(batch: list[Row], logits: torch.Tensor) -> None:
             values = logits.to(self.readout.dtype).log_softmax(-1)
@@ -195,7 +165,7 @@ class Internals:
         values, model = self._value_sources(), self._engine.model
 
         def watch(batch: list[Row]) -> AbstractContextManager[None]:
-            return hooked(observers(model, self.anatomy, seen))
+            return hooked(path_hooks(model, self.anatomy, seen))
 
         with eager(model):
             self._engine.watched([tokens], [len(tokens)], watch, lambda batch, logits: None)
@@ -238,31 +208,6 @@ class Internals:
             [places[r.index] - len(tokens[r.index]) for r in batch], device=self._engine.device
         )
 
-    def _observers(self, seen: Seen, ends: torch.Tensor) -> list[Hook]:
-        """Hooks that note in `seen[what][layer]` what stands at the rows' places, [rows, ...]."""
-        rows = torch.arange(len(ends), device=ends.device)
-
-        def note(key: str, layer: int, states: torch.Tensor) -> None:
-            # OPT's FFN lays the rows' tokens side by side.
-            wide = states.reshape(len(rows), -1, states.shape[-1])
-            picked = wide[rows.to(states.device), ends.to(states.device)].to(ends.device, self.readout.dtype)
-            seen.setdefault(key, {})[layer] = picked
-
-        def before(key: str, layer: int) -> Callable[..., None]:
-            return lambda module, args, kwargs: note(key, layer, given(args, kwargs))
-
-        def after(key: str, layer: int) -> Callable[..., None]:
-            return lambda module, args, kwargs, output: note(key, layer, returned(output))
-
-        hooks: list[Hook] = [(self.anatomy.final_norm, before("residuals", self.layers), True)]
-        for layer, block in enumerate(self.anatomy.blocks):
-            hooks.append((block.module, before("residuals", layer), True))
-            for name, read, part in (("attention", "heads", block.attention), ("ffn", "neurons", block.ffn)):
-                hooks.append((part.output, before(read, layer), True))
-                hooks.append((part.output, after(f"{name}_raw", layer), False))
-                hooks.append((part.adds, after(name, layer), False))
-        return hooks
-
     def _scales(self, name: str, raw: torch.Tensor) -> torch.Tensor:
         """What the blocks' own norms divide by, [layers], for what they are given, [layers, hidden]."""
         norms = [getattr(block, name).norm for block in self.anatomy.blocks]
@@ -276,21 +221,6 @@ class Internals:
             f"{name}_scale": self._scales(name, parts.pop(f"{name}_raw")) for name in ("attention", "ffn")
         }
         return Trace(tokens, place, **parts, **scales)
-
-    def _patches(self, layers: list[int], ends: torch.Tensor, vectors: torch.Tensor) -> list[Hook]:
-        modules = [b.module for b in self.anatomy.blocks] + [self.anatomy.final_norm]
-
-        def patch(layer: int) -> Callable[..., Any]:
-            rows = torch.tensor([i for i, of in enumerate(layers) if of == layer], device=ends.device)
-
-            def hook(module: Any, args: Any, kwargs: Any) -> Any:
-                states = given(args, kwargs).clone()
-                states[rows.to(states.device), ends[rows].to(states.device)] += vectors[rows].to(states)
-                return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
-
-            return hook
-
-        return [(modules[layer], patch(layer), True) for layer in sorted(set(layers))]
 
 
 def _folded(sublayer: Sublayer) -> torch.Tensor:

@@ -15,11 +15,12 @@ import families  # noqa: E402
 from families import FAMILIES  # noqa: E402
 
 from quantxai import registry  # noqa: E402
-from quantxai.anatomy import find_anatomy, output_matrix  # noqa: E402
+from quantxai.anatomy import find_anatomy  # noqa: E402
 from quantxai.checkpoints import load_tokenizer  # noqa: E402
 from quantxai.engine import TransformersModel  # noqa: E402
 from quantxai.errors import ModelError  # noqa: E402
 from quantxai.hooks import run_probe  # noqa: E402
+from quantxai.projections import output_matrix  # noqa: E402
 
 PARTS = {
     "cohere": ("model.layers", "self_attn.o_proj", "mlp.down_proj", "model.norm"),

@@ -40,7 +40,10 @@ MAY_BE_HEAVY = {
         "internals",
         "norms",
         "paths",
+        "projections",
         "readout",
+        "traces",
+        "values",
         "_preload",
     )
 } | {
