@@ -206,4 +206,4 @@ def _told(scale: _Scale, found: Sequence[Curve], unit: str) -> list[Markup]:
 
 
 def _value(value: float, unit: str) -> str:
-    return f"{100 * value:.0f} %" if unit == "proportion" else significant(value)
+    return f"{100 * value:.0f}\N{NO-BREAK SPACE}%" if unit == "proportion" else significant(value)

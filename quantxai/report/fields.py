@@ -52,7 +52,7 @@ _OF_PLAYERS = ("to_prediction", "to_explanation")
 """Lists with a number for each of the row's `players`."""
 _MOST_PLAYERS = 6
 """Of them those that are shown: the ones that matter most."""
-_MOST_PLACES = 4
+_MOST_PLACES = 3
 """Neurons and layers of a fact that are shown, likewise."""
 _FIELDS = {
     "to_prediction": "most for the prediction",
@@ -72,6 +72,15 @@ _FIELDS = {
     "suggested": "suggested label",
     "remark": "in the words",
     "biased_predicted": "prediction then",
+    "two_hop_completion": "answer",
+    "first_prompt": "first hop",
+    "first_completion": "first hop",
+    "second_prompt": "second hop",
+    "second_completion": "second hop",
+    "entity_prompt": "with another subject",
+    "relation_prompt": "with another relation",
+    "cnst": "CnstScore",
+    "jsd": "Jensen-Shannon divergence",
 }
 """What fields are called where their names alone say too little."""
 
@@ -119,11 +128,11 @@ def value(of: Any, row: Row | None = None, name: str = "") -> str | Markup:
 def inside(row: Row) -> Markup:
     """Return what was found inside the model, the strongest alone, as a list of terms and values."""
     told = {
-        "strongest neurons": _neurons(row, "neuron"),
-        "strongest query neurons": _neurons(row, "query"),
-        "strongest FFN layers": _layers(row.get("ffn_scores")),
-        "strongest attention layers": _layers(row.get("attention_scores")),
-        "bridge recalled best": _layers(row.get("entrec"), 1),
+        "neurons": _neurons(row, "neuron"),
+        "query neurons": _neurons(row, "query"),
+        "FFN layers": _layers(row.get("ffn_scores")),
+        "attention layers": _layers(row.get("attention_scores")),
+        "bridge recalled best": _layers(row.get("entrec"), 1, "layer\N{NO-BREAK SPACE}"),
     }
     return pairs(told, list(told))
 
@@ -134,10 +143,10 @@ def _neurons(row: Row, kind: str) -> str:
     return ", ".join(f"{layer}.{index}\N{NO-BREAK SPACE}{change(score, '')}" for layer, index, score in best)
 
 
-def _layers(of: Sequence[float] | None, most: int = _MOST_PLACES) -> str:
+def _layers(of: Sequence[float] | None, most: int = _MOST_PLACES, lead: str = "") -> str:
     values = of or []
     best = sorted(range(len(values)), key=lambda layer: -values[layer])[:most]
-    return ", ".join(f"layer\N{NO-BREAK SPACE}{n}\N{NO-BREAK SPACE}{change(values[n], '', 2)}" for n in best)
+    return ", ".join(f"{lead}{n}\N{NO-BREAK SPACE}{change(values[n], '', 2)}" for n in best)
 
 
 def probability(label: str, score: float) -> str:

@@ -128,6 +128,11 @@ def hops(run: Compared, entry: Mapping[str, Any], rows: Rows, measurements: pd.D
     )
 
 
+def _seen(means: list[float]) -> list[float]:
+    """Without layer 0, what enters the model: it has seen one token, and is far below all others."""
+    return [math.nan, *means[1:]]
+
+
 class _Recall:
     """EntRec of one variant: its questions' own, and that of their substitutes."""
 
@@ -139,13 +144,13 @@ class _Recall:
         items = self._shared(parent)
         lines = []
         if items and parent is not None and parent is not self:
-            lines.append(Curve(parent.variant, "parent", layer_means(parent.own, items)))
+            lines.append(Curve(parent.variant, "parent", _seen(layer_means(parent.own, items))))
         for name, table in self.others.items():
             known = [item for item in items if item in table]
             if known:
-                lines.append(Curve(_OTHERS[name], name, layer_means(table, known)))
+                lines.append(Curve(_OTHERS[name], name, _seen(layer_means(table, known))))
         if items:
-            lines.append(Curve(f"{self.variant}, own", "own", layer_means(self.own, items)))
+            lines.append(Curve("own", "own", _seen(layer_means(self.own, items))))
         return items, lines
 
     def exceeding(self, parent: _Recall | None) -> tuple[list[str], list[Curve]]:
@@ -154,7 +159,7 @@ class _Recall:
         lines = []
         if parent is not None and parent is not self:
             lines += [
-                Curve(f"{parent.variant}, {_OTHERS[name]}", f"parent {name}", shares)
+                Curve(f"{_OTHERS[name]} in {parent.variant}", f"parent {name}", shares)
                 for name, shares in parent.shares(items).items()
             ]
         lines += [Curve(_OTHERS[name], name, shares) for name, shares in self.shares(items).items()]
@@ -167,7 +172,7 @@ class _Recall:
             above = {i: np.greater(self.own[i], table[i]) for i in items if i in table and i in self.own}
             above = {i: a.astype(float) for i, a in above.items()}
             if above:
-                found[name] = layer_means(above, above)
+                found[name] = _seen(layer_means(above, above))
         return found
 
     def best(self) -> Recalled:

@@ -10,10 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from quantxai.report.text import change, level
+from quantxai.report.text import change, level, width_places
 from quantxai.statistics import Interval, bootstrap_intervals, clopper_pearson, cluster_bootstrap
 
 __all__ = ["Mean", "Resampling", "macro_change", "macro_mean", "mean", "mean_change", "series"]
+
+
+_ROUNDING = 1e-9
+"""Relative difference up to which values are taken to be the same."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,22 @@ class Mean:
         if not self.signed:
             return level(self.value, self.unit)
         pp = "\N{NO-BREAK SPACE}pp" if self.unit == "proportion" and self.value is not None else ""
-        return f"{change(self.value, self.unit)}{pp}"
+        return f"{change(self.value, self.unit, self._places)}{pp}"
 
     @property
     def interval(self) -> str:
         """`[31.0 %, 56.1 %]`."""
         if self.ends is None:
             return "all alike" if self.alike else "no interval"
-        shown = change if self.signed else level
-        return f"[{shown(self.ends.low, self.unit)}, {shown(self.ends.high, self.unit)}]"
+        if self.signed:
+            low, high = (change(end, self.unit, self._places) for end in self.ends)
+        else:
+            low, high = (level(end, self.unit) for end in self.ends)
+        return f"[{low}, {high}]"
+
+    @property
+    def _places(self) -> int | None:
+        return None if self.ends is None else width_places(self.ends.high - self.ends.low)
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,8 @@ def series(measurements: pd.DataFrame, scorer: str) -> dict[tuple[str, str], pd.
 def mean(values: pd.DataFrame, unit: str, how: Resampling) -> Mean:
     """Return the mean over items, its interval clustered by group.
 
-    A share of which all items are alike gets the exact interval, which takes them as independent.
+    A share of which all items are alike, or of one group, gets the exact interval, which takes them as
+    independent.
 
     Args:
         values: columns value and group, a line per item, none missing.
@@ -111,7 +123,7 @@ def mean(values: pd.DataFrame, unit: str, how: Resampling) -> Mean:
     """
     found = _mean(values, len(values), unit, how)
     of = values["value"].to_numpy(float)
-    if unit == "proportion" and found.alike and np.isin(of, (0, 1)).all():
+    if unit == "proportion" and found.ends is None and np.isin(of, (0, 1)).all():
         return replace(found, ends=clopper_pearson(int(of.sum()), len(of), 1 - how.alpha))
     return found
 
@@ -143,7 +155,7 @@ def _mean(values: pd.DataFrame, n: int, unit: str, how: Resampling, signed: bool
     of, groups = values["value"].to_numpy(float), values["group"].to_numpy(str)
     if not len(of):
         return Mean(None, None, 0, 0, unit, signed)
-    alike = len(of) > 1 and bool(np.ptp(of) == 0)
+    alike = len(of) > 1 and bool(np.ptp(of) < _ROUNDING * max(1.0, np.abs(of).max()))
     # Without any spread it would be a point, as if there could be none.
     ends = None if alike else how.interval(of, groups)
     if ends is not None and unit == "proportion" and not signed:

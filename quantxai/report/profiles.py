@@ -21,11 +21,11 @@ __all__ = ["Overlap", "Part", "Profiles", "profiles"]
 _SCORER = "neuron_attribution"
 _KINDS = {"ffn_scores": "FFN", "attention_scores": "attention"}
 """What is drawn, by column."""
+Panel = tuple[str, str, Markup]
+"""Title, note and picture."""
 _STRONGEST = 5
 _NOISE = "noise"
 """The control that disturbs the weights as much as its variant does: the baseline of what is shared."""
-
-Panel = tuple[str, str, Markup]
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,10 @@ class Part:
 
     Attributes:
         title: which of the two.
-        panels: one per variant: its name, what is in the picture, the picture.
-        changes: the same of what differs from the parent.
         strongest: by variant the layers that add most, with what they add, for readers of tables.
     """
 
     title: str
-    panels: list[Panel]
-    changes: list[Panel]
     strongest: dict[str, list[tuple[int, str]]]
 
 
@@ -72,7 +68,8 @@ class Profiles:
         explainer: its name.
         dataset: the data set's name.
         legend: what the lines are.
-        parts: the pictures.
+        pictures: by variant the title, a note and the picture of each profile and its change.
+        parts: the same as numbers.
         metrics: of the overlaps, name and description.
         overlaps: the parent, then variants, each followed by its controls.
         alone: variants without a noise control beside them.
@@ -82,6 +79,7 @@ class Profiles:
     explainer: str
     dataset: str
     legend: Markup
+    pictures: dict[str, list[Panel]]
     parts: list[Part]
     metrics: dict[str, str]
     overlaps: list[Overlap]
@@ -103,7 +101,11 @@ def profiles(
     if not rows:
         return None
     groups = {str(row["item"]): str(row["group"]) for row in rows}
-    parts = [_part(run, title, by_layer(rows, column), groups) for column, title in _KINDS.items()]
+    tables = {title: by_layer(rows, column) for column, title in _KINDS.items()}
+    strongest = {
+        title: {name: _strongest(table[name]) for name in run.variants if name in table}
+        for title, table in tables.items()
+    }
     overlaps = _overlaps(run, measurements)
     described = {name: m.description for (scorer, name), m in run.metrics.items() if scorer == _SCORER}
     filled = {name for line in overlaps for name in line.cells}
@@ -113,7 +115,8 @@ def profiles(
         explainer=str(entry["explainer"]),
         dataset=str(entry["dataset"]),
         legend=row_of_keys([*kinds, *([("control", "its noise control")] if with_noise else [])]),
-        parts=[part for part in parts if part.panels],
+        pictures=_pictures(run, tables, groups),
+        parts=[Part(title, found) for title, found in strongest.items() if found],
         metrics={name: text for name, text in described.items() if name in filled},
         overlaps=overlaps,
         alone=[line.variant for line in overlaps if line.variant in run.asked and not line.noise],
@@ -127,29 +130,31 @@ def _noise(run: Compared, variant: str, among: Container[str]) -> str:
     return own[0] if own else ""
 
 
-def _part(run: Compared, title: str, found: Mapping[str, Table], groups: Mapping[str, str]) -> Part:
-    shown = [name for name in run.asked if name in found]
-    # Without variants the parent alone.
-    drawn = {name: _curves(run, found, name) for name in shown or run.variants[:1] if name in found}
-    changes = {name: _changes(run, found, name, groups) for name in shown}
-    return Part(
-        title,
-        _panels(drawn, f"What each layer's {title} adds"),
-        _panels(changes, f"Change of what each layer's {title} adds"),
-        {name: _strongest(found[name]) for name in run.variants if name in found},
-    )
+def _pictures(
+    run: Compared, tables: Mapping[str, Mapping[str, Table]], groups: Mapping[str, str]
+) -> dict[str, list[Panel]]:
+    """Return by variant the FFNs, how they differ from the parent's, and the same for attention.
+
+    Without variants it is the parent alone. The same kind of picture has the same axis for all variants.
+    """
+    found: dict[str, list[Panel]] = {}
+    for title, table in tables.items():
+        shown = [name for name in run.asked or run.variants[:1] if name in table]
+        _add(found, title, {name: _curves(run, table, name) for name in shown})
+        if run.asked:
+            changes = {name: _changes(run, table, name, groups) for name in shown}
+            _add(found, f"{title}, change", changes)
+    return found
 
 
-def _panels(drawn: Mapping[str, tuple[str, list[Curve]]], title: str) -> list[Panel]:
-    """Name, note and picture of each that has a curve, all on one axis."""
+def _add(found: dict[str, list[Panel]], title: str, drawn: Mapping[str, tuple[str, list[Curve]]]) -> None:
     every = [curve for _, lines in drawn.values() for curve in lines]
     marks = axis(every, 0.0, 0.0)
     layers = max((len(curve.values) for curve in every), default=0)
-    return [
-        (name, note, curves(lines, marks, f"{title}, {name}", layers))
-        for name, (note, lines) in drawn.items()
-        if lines
-    ]
+    for name, (note, lines) in drawn.items():
+        if lines:
+            picture = curves(lines, marks, f"{title} by layer, {name}", layers)
+            found.setdefault(name, []).append((title, note, picture))
 
 
 def _curves(run: Compared, found: Mapping[str, Table], name: str) -> tuple[str, list[Curve]]:
@@ -189,7 +194,7 @@ def _strongest(table: Table) -> list[tuple[int, str]]:
 
 
 def _overlaps(run: Compared, measurements: pd.DataFrame) -> list[Overlap]:
-    """The parent with the controls of its own, then every variant with its."""
+    """The parent with the controls of its own, then every variant with its; nothing without others."""
     found = series(measurements, _SCORER)
     measured = {variant for variant, metric in found if metric != "failure"}
     lines = []
@@ -200,7 +205,8 @@ def _overlaps(run: Compared, measurements: pd.DataFrame) -> list[Overlap]:
         for one, what in {name: "", **below}.items():
             if one in measured:
                 lines.append(_overlap(run, found, one, what, "" if what else noise))
-    return lines
+    # The parent beside itself says nothing.
+    return lines if len(lines) > 1 else []
 
 
 def _overlap(

@@ -34,6 +34,25 @@ _METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
             "arXiv 2308.09124.",
         ),
     ),
+    "neuron_attribution": (
+        "Neuron attribution (Yu and Ananiadou 2024): what each FFN neuron, attention head and layer adds to the "
+        "log-probability of the gold object's first token, the final norm held as it is at the end. Counted are the "
+        "variant's neurons that score at least as high as the last of the parent's top 300 (Wang et al. 2025), and "
+        "how far the two top 300, their ranks and the layers' contributions agree; a noise control is the baseline.",
+        (
+            "Yu, Ananiadou 2024: Neuron-level knowledge attribution in large language models. arXiv 2312.12141.",
+        ),
+    ),
+    "multi_hop": (
+        "Latent multi-hop reasoning (Yang et al. 2024): questions over two facts, whose bridge entity is described "
+        "and not named, beside both facts alone. EntRec is the log-probability of the bridge's first token read from "
+        "the residual stream at the description's end; CnstScore compares the next tokens with those after the "
+        "prompt that names the bridge; the causal link is the sign of its derivative along EntRec's gradient.",
+        (
+            "Yang, Gribovskaya, Kassner, Geva, Riedel 2024: Do large language models latently perform multi-hop "
+            "reasoning? arXiv 2402.16837.",
+        ),
+    ),
     "natural_language": (
         "Natural-language explanations: the model explains its answer in words, before it answers or after. The "
         "answer is the label whose word it finds likeliest, calibrated; what it says when left to speak is kept "

@@ -24,6 +24,7 @@ __all__ = [
     "perplexity_ratio",
     "significant",
     "variant_sentence",
+    "width_places",
 ]
 
 SYMBOLS: dict[Verdict | None, tuple[str, str]] = {
@@ -111,12 +112,16 @@ def _either_way(text: str, size: float, unit: str) -> str:
     return f"±{100 * size:.1f}{_SPACE}pp" if unit == "proportion" else f"±{text}"
 
 
+def width_places(width: float) -> int | None:
+    """Return the decimal places that give an interval's width two significant digits; null for a point."""
+    return min(max(1 - math.floor(math.log10(width)), 0), 6) if width > 0 else None
+
+
 def _places(finding: Finding) -> int | None:
     """Return the decimal places that give the interval's width two significant digits."""
     if finding.ci_low is None or finding.ci_high is None:
         return None
-    width = finding.ci_high - finding.ci_low
-    return min(max(1 - math.floor(math.log10(width)), 0), 6) if width > 0 else None
+    return width_places(finding.ci_high - finding.ci_low)
 
 
 def p_value(p: float | None) -> str:
