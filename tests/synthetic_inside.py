@@ -222,7 +222,7 @@ def _attribution(
         **_names(index), prompt=f"A is B.\nThe <b> of {index} is", gold=f"object {index}",
         token=None if problem else " object", logprob=None if problem else -1.5, rank=None if problem else 2,
         mode="fast", neuron_layers=[i % layers for i in range(len(neurons))],
-        neuron_indices=list(range(len(neurons))), neuron_scores=neurons, ffn_scores=ffn[:keep].tolist(),
+        neuron_indices=[7 * i + 1 for i in range(len(neurons))], neuron_scores=neurons, ffn_scores=ffn[:keep].tolist(),
         attention_scores=attention[:keep].tolist(), head_scores=[0.1] * (2 * keep), heads=0 if problem else 2,
         query_layers=[], query_indices=[], query_scores=[], problem=problem,
     )  # fmt: skip
