@@ -16,12 +16,14 @@ from pydantic import Field, model_validator
 
 from explainers.memorization import fact_prompt
 from quantxai.datasets import Dataset, Task
+from quantxai.errors import ModelError
 from quantxai.lm import LanguageModel
 from quantxai.methods import Explainer, Work
 from quantxai.records import Item, Row
 
 if TYPE_CHECKING:
-    from quantxai.internals import Internals
+    from explainers.attribution import Attribution
+    from quantxai.internals import Internals, Trace
 
 __all__ = ["NeuronAttribution", "NeuronAttributionRow", "Question", "first_token"]
 
@@ -58,7 +60,10 @@ class NeuronAttributionRow(Row):
         description="Layers of the query neurons, FFN neurons that feed the heads that matter, best first.",
     )
     query_indices: list[int] = Field([], description="Their places within their layers.")
-    query_scores: list[float] = Field([], description="Their scores.")
+    query_scores: list[float] = Field([], description="Their scores, nats.")
+    query_problem: str | None = Field(
+        None, description="Why there are no query neurons though they were asked for."
+    )
     problem: str | None = Field(
         None, description="Why nothing could be attributed; the lists are empty then."
     )
@@ -96,6 +101,11 @@ class NeuronAttribution(Explainer):
         default=600, ge=1, description="Neurons the screen lets through, where it is fast."
     )
     kept: int = Field(default=600, ge=1, description="Highest scoring neurons that are stored for each fact.")
+    query_heads: int = Field(
+        default=10,
+        ge=0,
+        description="Heads that are followed back to query neurons, the neurons that feed them; 0 for none.",
+    )
     memory: int = Field(
         default=2**30, ge=2**20, description="Most bytes that attribution may hold beside the model."
     )
@@ -178,6 +188,7 @@ class NeuronAttribution(Explainer):
             kept=self.kept,
             memory=self.memory // 2,
         )
+        attributions, missing = self._with_queries(internals, asked, traces, targets, attributions)
         for token, rank, found in zip(targets, ranks.tolist(), attributions, strict=True):
             if not math.isfinite(found.logprob):
                 yield {"problem": "the model's numbers are not finite"}
@@ -197,7 +208,36 @@ class NeuronAttribution(Explainer):
                 "query_layers": found.query_layers.tolist(),
                 "query_indices": found.query_neurons.tolist(),
                 "query_scores": found.query_scores.tolist(),
+                "query_problem": missing,
             }
+
+    def _with_queries(
+        self,
+        internals: Internals,
+        asked: Sequence[Question],
+        traces: Sequence[Trace],
+        targets: Sequence[int],
+        attributions: list[Attribution],
+    ) -> tuple[list[Attribution], str | None]:
+        """Return attributions with query neurons, or as they are and why there are none."""
+        from explainers.query_neurons import query_neurons
+
+        if not self.query_heads:
+            return attributions, None
+        prompts = [q.prompt for q in asked]
+        try:
+            found = query_neurons(
+                internals,
+                prompts,
+                traces,
+                targets,
+                attributions,
+                heads=self.query_heads,
+                memory=self.memory // 2,
+            )
+        except ModelError as error:  # the rest is known, and worth keeping
+            return attributions, str(error)
+        return found, None
 
 
 def first_token(internals: Internals, prompt: str, text: str | None) -> tuple[int | None, str | None]:

@@ -7,7 +7,7 @@ Weights are read through the modules, layer by layer, so packed ones never matte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,11 @@ import torch
 
 from quantxai.anatomy import Anatomy, Sublayer
 from quantxai.errors import InputError
-from quantxai.hooks import hooked
+from quantxai.hooks import Hook, hooked
 from quantxai.paths import Paths, eager, path_hooks
 from quantxai.projections import output_matrix
 from quantxai.readout import Readout
-from quantxai.traces import Seen, Trace, patch_hooks, trace_hooks
+from quantxai.traces import Seen, Trace, patch_hooks, silence_hooks, trace_hooks
 from quantxai.values import Values, find_values
 
 if TYPE_CHECKING:
@@ -124,23 +124,34 @@ class Internals:
         """
         if any(not 0 <= layer <= self.layers for layer in layers):
             raise InputError(f"layers to patch go from 0 to {self.layers} (the final norm's input)")
-        tokens, places = self._placed(prompts, positions)
+        places = self._placed(prompts, positions)
         vectors = vectors.to(self._engine.device)
-        found: dict[int, torch.Tensor] = {}
 
-        def watch(batch: list[Row]) -> AbstractContextManager[None]:
-            ends = self._from_end(batch, tokens, places)
-            at = [r.index for r in batch]
-            return hooked(patch_hooks(self.anatomy, [layers[i] for i in at], ends, vectors[at]))
+        def hooks(at: list[int], ends: torch.Tensor) -> list[Hook]:
+            return patch_hooks(self.anatomy, [layers[i] for i in at], ends, vectors[at])
 
-        def use(batch: list[Row], logits: torch.Tensor) -> None:
-            values = logits.to(self.readout.dtype).log_softmax(-1)
-            found.update((r.index, v) for r, v in zip(batch, values, strict=True))
+        return self._disturbed(*places, hooks)
 
-        self._engine.watched(tokens, [len(t) - p for t, p in zip(tokens, places, strict=True)], watch, use)
-        if not found:
-            return torch.zeros((0, self.readout.vocabulary), dtype=self.readout.dtype)
-        return torch.stack([found[i] for i in range(len(prompts))])
+    def ablated(self, prompts: Sequence[str], neurons: Sequence[Sequence[tuple[int, int]]]) -> torch.Tensor:
+        """Return next-token log-probabilities [prompts, vocabulary], nats, with some FFN neurons silenced.
+
+        Args:
+            prompts: what is run.
+            neurons: for each prompt (layer, place in the layer) of those whose activation is 0 at its last token.
+
+        Raises:
+            InputError: a prompt is empty or too long, or a neuron does not exist.
+        """
+        for layer, place in (pair for chosen in neurons for pair in chosen):
+            if not (0 <= layer < self.layers and 0 <= place < self.ffn_width):
+                raise InputError(
+                    f"neuron {place} of layer {layer}: there are {self.layers} layers of {self.ffn_width} neurons"
+                )
+
+        def hooks(at: list[int], ends: torch.Tensor) -> list[Hook]:
+            return silence_hooks(self.anatomy, [neurons[i] for i in at], ends)
+
+        return self._disturbed(*self._placed(prompts, None), hooks)
 
     def ffn_output(self, layer: int) -> torch.Tensor:
         """Return the FFN's output matrix [hidden, ffn width]: neuron k writes m_k / ffn_scale times column k.
@@ -202,6 +213,27 @@ class Internals:
                 raise InputError(f"position {place} is none of a prompt's {len(t)} tokens")
         return tokens, places
 
+    def _disturbed(
+        self,
+        tokens: list[list[int]],
+        places: list[int],
+        hooks: Callable[[list[int], torch.Tensor], list[Hook]],
+    ) -> torch.Tensor:
+        """Next-token log-probabilities [prompts, vocabulary] under hooks, made for some prompts and their places."""
+        found: dict[int, torch.Tensor] = {}
+
+        def watch(batch: list[Row]) -> AbstractContextManager[None]:
+            return hooked(hooks([r.index for r in batch], self._from_end(batch, tokens, places)))
+
+        def use(batch: list[Row], logits: torch.Tensor) -> None:
+            values = logits.to(self.readout.dtype).log_softmax(-1)
+            found.update((r.index, v) for r, v in zip(batch, values, strict=True))
+
+        self._engine.watched(tokens, [len(t) - p for t, p in zip(tokens, places, strict=True)], watch, use)
+        if not found:
+            return torch.zeros((0, self.readout.vocabulary), dtype=self.readout.dtype)
+        return torch.stack([found[i] for i in range(len(tokens))])
+
     def _from_end(self, batch: list[Row], tokens: list[list[int]], places: list[int]) -> torch.Tensor:
         """Each row's position, counted from the end: -1 is the last; batches are padded on the left."""
         return torch.tensor(
@@ -212,9 +244,7 @@ class Internals:
         """What the blocks' own norms divide by, [layers], for what they are given, [layers, hidden]."""
         norms = [getattr(block, name).norm for block in self.anatomy.blocks]
         ones = raw.new_ones(())
-        return torch.stack(
-            [n.scale(r.to(n.gain.device)).to(raw) if n else ones for n, r in zip(norms, raw, strict=True)]
-        )
+        return torch.stack([n.scale(r) if n else ones for n, r in zip(norms, raw, strict=True)])
 
     def _trace(self, tokens: tuple[int, ...], place: int, parts: dict[str, torch.Tensor]) -> Trace:
         scales = {

@@ -11,7 +11,7 @@ import torch
 from quantxai.anatomy import Anatomy
 from quantxai.hooks import Hook, given, returned
 
-__all__ = ["Seen", "Trace", "patch_hooks", "trace_hooks"]
+__all__ = ["Seen", "Trace", "patch_hooks", "silence_hooks", "trace_hooks"]
 
 Seen: TypeAlias = "dict[str, dict[int, torch.Tensor]]"
 """What hooks noted: by what it is and by layer."""
@@ -101,3 +101,32 @@ def patch_hooks(
         return hook
 
     return [(modules[layer], patch(layer), True) for layer in sorted(set(layers))]
+
+
+def silence_hooks(
+    anatomy: Anatomy, neurons: Sequence[Sequence[tuple[int, int]]], ends: torch.Tensor
+) -> list[Hook]:
+    """Return hooks that set activations of FFN neurons to 0.
+
+    Args:
+        anatomy: the model's parts.
+        neurons: (layer, place in the layer) of those of each row.
+        ends: each row's place, counted from the end, [rows]: -1 is the last.
+    """
+    by_layer: dict[int, list[tuple[int, int]]] = {}
+    for row, chosen in enumerate(neurons):
+        for layer, place in chosen:
+            by_layer.setdefault(layer, []).append((row, place))
+
+    def silence(layer: int) -> Callable[..., Any]:
+        rows, places = torch.tensor(by_layer[layer]).unbind(1)
+
+        def hook(module: Any, args: Any, kwargs: Any) -> Any:
+            states = given(args, kwargs).clone()
+            wide = states.view(len(ends), -1, states.shape[-1])
+            wide[rows, ends.cpu()[rows], places] = 0
+            return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
+
+        return hook
+
+    return [(anatomy.blocks[layer].ffn.output, silence(layer), True) for layer in sorted(by_layer)]

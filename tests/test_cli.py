@@ -27,7 +27,9 @@ from quantxai.store import Store
 
 pytestmark = pytest.mark.bare
 
-COMMANDS = ["sweep", "report", "query", "init", "list", "models", "models list", "models pull", "doctor"]
+COMMANDS = [
+    "sweep", "report", "query", "inspect", "init", "list", "models", "models list", "models pull", "doctor",
+]
 HEAVY = ["torch", "transformers", "pandas", "duckdb", "pyarrow", "numpy", "scipy", "statsmodels", "jinja2"]
 
 

@@ -120,6 +120,34 @@ def test_a_patch_is_what_a_hand_written_hook_does(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_silenced_neurons_add_nothing(name: str) -> None:
+    """Their part of the FFN's output is taken off the residual stream of the plain model by hand."""
+    internals = families.engine(name).internals()
+    neurons = [[(1, 3), (1, 5)], [(0, 0)], [], [(0, 2), (1, 7)], [(1, 1)]]
+    expected = []
+    for prompt, chosen in zip(PROMPTS, neurons, strict=True):
+        handles = []
+        for layer, place in chosen:
+
+            def silence(module: Any, args: Any, place: int = place) -> Any:
+                states = args[0].clone()
+                states.view(-1, states.shape[-1])[-1, place] = 0  # one prompt: its last token is the last row
+                return (states, *args[1:])
+
+            module = internals.anatomy.blocks[layer].ffn.output
+            handles.append(module.register_forward_pre_hook(silence))
+        expected.append(plain(name, prompt).logits[0, -1].log_softmax(-1))
+        for handle in handles:
+            handle.remove()
+
+    found = internals.ablated(PROMPTS, neurons)
+
+    assert close(found, torch.stack(expected))
+    assert not close(found[0], internals.next_tokens(PROMPTS)[0], 1e-5)
+    assert close(found[2], internals.next_tokens(PROMPTS)[2])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_nothing_added_changes_nothing(name: str) -> None:
     internals = families.engine(name).internals()
     nothing = torch.zeros(len(PROMPTS), internals.hidden)
@@ -154,6 +182,8 @@ def test_a_place_or_a_layer_that_is_not_there_is_refused() -> None:
     for layer in (-1, 3):
         with pytest.raises(InputError, match="layers to patch go from 0 to 2"):
             internals.patched(["a"], [layer], [0], nothing)
+    with pytest.raises(InputError, match="neuron 9999 of layer 0: there are 2 layers"):
+        internals.ablated(["a"], [[(0, 9999)]])
     with pytest.raises(InputError, match="an empty prompt"):
         internals.trace([""])
     with pytest.raises(InputError, match="longer than the model's context"):
