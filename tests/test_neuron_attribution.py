@@ -19,7 +19,7 @@ from explainers.neuron_attribution import NeuronAttribution, NeuronAttributionRo
 from explainers.scorers.neuron_attribution import NeuronAttributionScorer, cosine, rank_correlation
 from quantxai.config import parse_config
 from quantxai.datasets import Dataset, load_dataset
-from quantxai.errors import ConfigError
+from quantxai.errors import ConfigError, ModelError
 from quantxai.plan import make_plan
 from quantxai.records import Item
 
@@ -342,6 +342,27 @@ def test_less_memory_means_fewer_facts_at_a_time_and_the_same_rows(
     for one, other in zip(wide, narrow, strict=True):
         assert one.neuron_indices == other.neuron_indices
         assert one.neuron_scores == pytest.approx(other.neuron_scores, abs=1e-9)
+
+
+def test_heads_are_followed_back_to_query_neurons(lm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = facts().model_copy(update={"items": load_dataset("relations").items[:4]})
+    for found in attributed(lm, data):
+        assert found.query_problem is None
+        assert found.query_scores == sorted(found.query_scores, reverse=True)
+        assert len(found.query_layers) == len(found.query_indices) == len(found.query_scores)
+        # A neuron of the last layer feeds no head.
+        assert set(found.query_layers) <= {0}
+    assert any(found.query_scores for found in attributed(lm, data))
+    assert not any(found.query_scores for found in attributed(lm, data, query_heads=0))
+
+    def refuse(self: Any, prompt: str) -> Any:
+        raise ModelError("where the values come from")
+
+    monkeypatch.setattr("quantxai.internals.Internals.paths", refuse)
+    for found in attributed(lm, data):
+        assert found.query_problem == "where the values come from"
+        assert not found.query_scores
+        assert found.neuron_scores, "the rest is kept"
 
 
 def test_a_variant_is_compared_with_its_parent_in_a_sweep(
