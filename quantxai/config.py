@@ -199,22 +199,24 @@ DEFAULT_VARIANTS: tuple[dict[str, Any], ...] = (
 # The built-in texts have fewer than 40 tokens. In the chat format the default model copies texts rather than
 # edit them (8 % flips on the news against 33 %); a larger chat model is asked in its own format: chat = true.
 DEFAULT_EXPLAINERS: tuple[dict[str, Any], ...] = (
-    {"explainer": "counterfactual", "dataset": "news", "n": 24, "chat": False, "max_new_tokens": 40},
+    {"explainer": "counterfactual", "dataset": "news", "n": 16, "chat": False, "max_new_tokens": 40},
     {
         "explainer": "counterfactual",
         "dataset": "inference",
-        "n": 24,
+        "n": 15,
         "chat": False,
         "max_new_tokens": 40,
     },
     {
         "explainer": "natural_language",
         "dataset": "inference",
-        "n": 24,
+        "n": 15,
         "order": "predict-then-explain",
         "chat": False,
     },
     {"explainer": "memorization", "dataset": "relations", "n": 216},
+    {"explainer": "neuron_attribution", "dataset": "relations", "n": 12},
+    {"explainer": "multi_hop", "dataset": "two_hop", "n": 12},
 )
 
 
