@@ -28,6 +28,7 @@ from synthetic_inside import (
 from quantxai.records import Metric
 from quantxai.report import build_report
 from quantxai.report.curves import Curve, axis, curves
+from quantxai.report.fields import inside
 from quantxai.report.hops import hops
 from quantxai.report.knowledge import knowledge
 from quantxai.report.layered import by_layer, problems
@@ -515,3 +516,9 @@ def test_markdown_has_the_same_tables(store: Store) -> None:
         assert "---" in found
     assert len(re.findall(r"^\| rtn-4-noise", plain, re.MULTILINE)) >= 4
     assert f"layer {LAYERS - 7}" in plain
+
+
+def test_the_bridge_is_told_where_it_is_the_likeliest_the_embedding_aside() -> None:
+    assert "<dd>layer\u00a01, −2.00</dd>" in inside({"entrec": [-1.0, -2.0, -3.0]})
+    assert "<dd>final norm, −2.00</dd>" in inside({"entrec": [-1.0, -3.0, -2.0]})
+    assert inside({"entrec": [], "neuron_layers": None}) == ""

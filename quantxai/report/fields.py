@@ -43,7 +43,7 @@ PLACED = frozenset(
             "two_hop_prompt",
             "bridge_aliases",
         ),
-        *("entrec", "entrec_entity", "entrec_relation", "causal_layers", "causal_derivatives"),
+        *("entrec", "entrec_entity", "entrec_relation", "causal_layers", "causal_derivatives", "cnst", "jsd"),
     }
 )
 """Fields with a place of their own, or of no interest item by item; all others are listed."""
@@ -79,8 +79,8 @@ _FIELDS = {
     "second_completion": "second hop",
     "entity_prompt": "with another subject",
     "relation_prompt": "with another relation",
-    "cnst": "CnstScore",
-    "jsd": "Jensen-Shannon divergence",
+    "certain": "neurons proven the best",
+    "query_problem": "no query neurons",
 }
 """What fields are called where their names alone say too little."""
 
@@ -132,7 +132,7 @@ def inside(row: Row) -> Markup:
         "query neurons": _neurons(row, "query"),
         "FFN layers": _layers(row.get("ffn_scores")),
         "attention layers": _layers(row.get("attention_scores")),
-        "bridge recalled best": _layers(row.get("entrec"), 1, "layer\N{NO-BREAK SPACE}"),
+        "bridge recalled best": _bridge(row.get("entrec") or []),
     }
     return pairs(told, list(told))
 
@@ -143,10 +143,19 @@ def _neurons(row: Row, kind: str) -> str:
     return ", ".join(f"{layer}.{index}\N{NO-BREAK SPACE}{change(score, '')}" for layer, index, score in best)
 
 
-def _layers(of: Sequence[float] | None, most: int = _MOST_PLACES, lead: str = "") -> str:
+def _bridge(entrec: Sequence[float]) -> str:
+    """The layer where it is the likeliest; the last number is of what enters the final norm."""
+    if len(entrec) < 2:
+        return ""
+    best = max(range(1, len(entrec)), key=entrec.__getitem__)
+    place = "final norm" if best == len(entrec) - 1 else f"layer\N{NO-BREAK SPACE}{best}"
+    return f"{place}, {change(entrec[best], '', 2)}"
+
+
+def _layers(of: Sequence[float] | None) -> str:
     values = of or []
-    best = sorted(range(len(values)), key=lambda layer: -values[layer])[:most]
-    return ", ".join(f"{lead}{n}\N{NO-BREAK SPACE}{change(values[n], '', 2)}" for n in best)
+    best = sorted(range(len(values)), key=lambda layer: -values[layer])[:_MOST_PLACES]
+    return ", ".join(f"{n}\N{NO-BREAK SPACE}{change(values[n], '', 2)}" for n in best)
 
 
 def probability(label: str, score: float) -> str:
