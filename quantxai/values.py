@@ -127,7 +127,7 @@ def _rows(model: Any, call: Call, cached: torch.Tensor, heads: int) -> torch.Ten
     of_head = []
     for value in cached.double():
         errors = (blocks - value).norm(dim=(1, 2)) / value.norm()
-        if errors.min() > TOLERANCE:
+        if not errors.min() <= TOLERANCE:  # nan, where nothing is cached but zeros
             return None
         of_head += [int(errors.argmin())] * (heads // shared)
     return (torch.tensor(of_head)[:, None] * width + torch.arange(width)).flatten()
