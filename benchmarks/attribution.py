@@ -5,16 +5,19 @@ python benchmarks/attribution.py [--facts 50] [--baseline-facts 5] [--threads 2]
 SmolLM2-135M in float32 on built-in facts, with the prompts of `memorization`. "published" forms, fact by fact and
 layer by layer, all logits [neurons, vocabulary] of all changed residuals; it is so slow that it runs on the first
 few facts only, and its time is given per fact like the others'. All three score the same neurons, heads and
-sublayers, and their times contain the forward passes. Memory is what the process, or the GPU, holds at its peak
-beyond what it held before. CPU seconds (of all threads together) tell what the wall clock does not where other
-work runs beside. --write keeps the result and rewrites the table in docs/attribution.md.
+sublayers from the same forward passes, whose own cost stands beside them. Memory is what the process, or the GPU,
+holds at its peak beyond what it held before. CPU seconds (of all threads together) tell what the wall clock does
+not where other work runs beside. --write keeps the result and rewrites the table in docs/attribution.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -55,6 +58,10 @@ class Cost:
     _done: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Cost:
+        # What was freed goes back to the system; otherwise its reuse would not be seen.
+        gc.collect()
+        if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+            libc.malloc_trim(0)
         self._before = self._held()
         if self.device != "cpu":
             torch.cuda.synchronize()
@@ -162,41 +169,35 @@ def asked(internals: Internals, number: int) -> tuple[list[str], list[int]]:
     return prompts, targets
 
 
-def measure(
-    name: str,
-    lm: TransformersModel,
-    facts: tuple[list[str], list[int]],
-    device: str,
-    way: Callable[..., list[Attribution]],
-) -> tuple[list[Attribution], dict[str, Any]]:
-    """Return what a way finds for facts (prompts and targets), and its cost per fact."""
-    internals = lm.anew().internals()
-    (prompts, targets), number = facts, len(facts[0])
+def measure(name: str, facts: int, device: str, way: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+    """Return what a way finds for so many facts, and its cost per fact."""
     with Cost(device) as cost:
-        found = way(internals, internals.trace(prompts), targets)
+        found = way()
     return found, {
         "way": name,
-        "facts": number,
-        "seconds": cost.seconds / number,
-        "cpu_seconds": cost.cpu_seconds / number,
+        "facts": facts,
+        "seconds": cost.seconds / facts,
+        "cpu_seconds": cost.cpu_seconds / facts,
         "peak_bytes": cost.peak_bytes,
     }
 
 
-def result(lm: TransformersModel, facts: int, baseline_facts: int, device: str) -> dict[str, Any]:
-    """Measure all three ways, the published one last, and compare what they find."""
+def result(lm: TransformersModel, facts: int, few: int, device: str) -> dict[str, Any]:
+    """Measure the forward passes and the three ways, the published one last, and compare what these find."""
     internals = lm.internals()
     number = internals.layers * internals.ffn_width
     prompts, targets = asked(internals, facts)
-    few = prompts[:baseline_facts], targets[:baseline_facts]
-
-    def exact(*arguments: Any) -> list[Attribution]:
-        return attribute(*arguments, mode="exact", kept=number)
-
-    measure("", lm, (prompts[:1], targets[:1]), device, attribute)  # whatever happens once
-    fast_found, fast_row = measure("fast", lm, (prompts, targets), device, attribute)
-    exact_found, exact_row = measure("exact", lm, (prompts, targets), device, exact)
-    slow_found, slow_row = measure("published", lm, few, device, published)
+    first = internals.trace(prompts[:1])
+    attribute(internals, first, targets[:1])  # whatever happens once
+    anew = lm.anew().internals()
+    traces, forward_row = measure("forward pass", facts, device, lambda: anew.trace(prompts))
+    fast_found, fast_row = measure("fast", facts, device, lambda: attribute(internals, traces, targets))
+    exact_found, exact_row = measure(
+        "exact", facts, device, lambda: attribute(internals, traces, targets, mode="exact", kept=number)
+    )
+    slow_found, slow_row = measure(
+        "published", few, device, lambda: published(internals, traces[:few], targets[:few])
+    )
     pairs = list(zip(exact_found, fast_found, strict=True))
     return {
         "model": "smollm2-135m",
@@ -204,7 +205,7 @@ def result(lm: TransformersModel, facts: int, baseline_facts: int, device: str) 
         "device": device if device == "cpu" else torch.cuda.get_device_name(),
         "threads": torch.get_num_threads(),
         "facts": facts,
-        "baseline_facts": baseline_facts,
+        "baseline_facts": few,
         "exact_speedup": slow_row["seconds"] / exact_row["seconds"],
         "fast_speedup": slow_row["seconds"] / fast_row["seconds"],
         "exact_cpu_speedup": slow_row["cpu_seconds"] / exact_row["cpu_seconds"],
@@ -216,7 +217,7 @@ def result(lm: TransformersModel, facts: int, baseline_facts: int, device: str) 
             difference(internals, a, b) for a, b in zip(slow_found, exact_found, strict=False)
         ),
         "fast_difference": max(difference(internals, a, b) for a, b in pairs),
-        "ways": [slow_row, exact_row, fast_row],
+        "ways": [slow_row, exact_row, fast_row, forward_row],
     }
 
 
@@ -226,15 +227,21 @@ def table(found: dict[str, Any]) -> str:
         f"{found['model']}, {found['facts']} facts (published: {found['baseline_facts']}), float32, "
         f"{found['threads']} threads, {found['device']}",
         "",
-        "| way | seconds a fact | CPU seconds a fact | times faster | peak memory | largest difference, nats |",
-        "|---|---|---|---|---|---|",
+        "| way | seconds a fact | CPU seconds a fact | times faster | in CPU seconds | peak memory | largest "
+        "difference, nats |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in found["ways"]:
-        faster = found["ways"][0]["seconds"] / row["seconds"]
-        off = found.get(f"{row['way']}_difference")
+        name = row["way"]
+        compared = (
+            "| | | "
+            if f"{name}_speedup" not in found
+            else (f"| {found[f'{name}_speedup']:.3g} | {found[f'{name}_cpu_speedup']:.3g} | ")
+        )
+        off = f"{found[f'{name}_difference']:.1e}" if f"{name}_difference" in found else ""
         lines.append(
-            f"| {row['way']} | {row['seconds']:.3g} | {row['cpu_seconds']:.3g} | {faster:.3g} | "
-            f"{row['peak_bytes'] / 2**20:.0f} MiB | {'' if off is None else format(off, '.1e')} |"
+            f"| {name} | {row['seconds']:.3g} | {row['cpu_seconds']:.3g} {compared}"
+            f"{row['peak_bytes'] / 2**20:.0f} MiB | {off} |"
         )
     lines += [
         "",

@@ -284,7 +284,7 @@ class AddedDirections:
         softcap = self.readout.softcap
         unit = LOG2_E if softcap is None else 1.0
         base, factors, found = base * unit, factors * unit, []
-        size = max(1, CPU_PAIRS // self.tokens)
+        size = max(1, min(CPU_PAIRS, self.elements) // self.tokens)
         for f, fact, direction in zip(*(t.split(size) for t in (factors, *pairs)), strict=True):
             # With changes[direction] all of this takes nearly twice as long.
             bits = changes.index_select(0, direction).mul_(f[:, None]).add_(base.index_select(0, fact))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from conftest import benchmark  # noqa: E402
 from oracles import attribution as oracle  # noqa: E402
 from tiny import fact_sentence, learned_facts  # noqa: E402
 from torch.multiprocessing.reductions import StorageWeakRef  # noqa: E402
@@ -231,6 +233,9 @@ def test_moments_are_as_near_as_they_say(size: float) -> None:
     near = errors < 1  # where they are not, scores may be no numbers at all
     assert (off <= errors + 1e-14)[near].all()
     assert near.all() if size <= 0.02 else not near.all()
+    found = adding._moments(facts, model.ffn_output(0))[1]
+    want = (model.readout.rows(0, VOCABULARY) @ model.ffn_output(0)).abs().amax(0)
+    torch.testing.assert_close(found, want)
     # The bound is no idle one: real errors come within a factor of a thousand of the typical one.
     if size == 0.02:
         assert (off > errors / 1000).double().mean() > 0.5
@@ -389,3 +394,18 @@ def test_a_readout_that_does_not_fit_is_read_anew() -> None:
     assert AddedDirections(model.readout, 4 * whole)._kept is not None
     assert AddedDirections(model.readout, 4 * whole - 1)._kept is None
     assert replace(model.readout).vocabulary == VOCABULARY
+
+
+# -- what was measured ---------------------------------------------------------------------------
+
+
+def test_the_documented_times_are_those_that_were_measured_and_good_enough() -> None:
+    module = benchmark("attribution")
+    kept, page = json.loads(module.KEPT.read_text()), module.PAGE.read_text(encoding="utf-8")
+    assert page == module.with_table(page, "attribution", module.table(kept))
+    assert kept["exact_difference"] < 1e-4
+    assert kept["fast_difference"] < 1e-4
+    assert kept["least_top300_overlap"] >= 0.99
+    # CPU seconds: clocks run on where other programs take their turn.
+    assert kept["exact_cpu_speedup"] >= 3
+    assert kept["fast_cpu_speedup"] >= 50
