@@ -84,7 +84,7 @@ class AddedDirections:
         if self.cpu:
             self.elements = min(self.elements, max(self.tokens, CPU_ELEMENTS))
         whole = readout.vocabulary * readout.hidden * self.item
-        self._kept = list(self._read()) if 4 * whole <= memory else None
+        self._kept = list(self._read()) if 2 * whole <= memory else None
 
     def _most_rows(self, memory: int) -> tuple[int, int]:
         # A block of A is made from at most two copies of itself.

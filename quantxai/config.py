@@ -203,19 +203,19 @@ DEFAULT_EXPLAINERS: tuple[dict[str, Any], ...] = (
     {
         "explainer": "counterfactual",
         "dataset": "inference",
-        "n": 15,
+        "n": 12,
         "chat": False,
         "max_new_tokens": 40,
     },
     {
         "explainer": "natural_language",
         "dataset": "inference",
-        "n": 15,
+        "n": 12,
         "order": "predict-then-explain",
         "chat": False,
     },
     {"explainer": "memorization", "dataset": "relations", "n": 216},
-    {"explainer": "neuron_attribution", "dataset": "relations", "n": 12},
+    {"explainer": "neuron_attribution", "dataset": "relations", "n": 10},
     {"explainer": "multi_hop", "dataset": "two_hop", "n": 12},
 )
 

@@ -124,7 +124,8 @@ def silence_hooks(
         def hook(module: Any, args: Any, kwargs: Any) -> Any:
             states = given(args, kwargs).clone()
             wide = states.view(len(ends), -1, states.shape[-1])
-            wide[rows, ends.cpu()[rows], places] = 0
+            at = (rows, ends.cpu()[rows], places)
+            wide[tuple(index.to(states.device) for index in at)] = 0
             return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
 
         return hook

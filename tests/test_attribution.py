@@ -391,8 +391,8 @@ def test_blocks_of_a_70b_model_stay_within_the_memory() -> None:
 def test_a_readout_that_does_not_fit_is_read_anew() -> None:
     model = random_model()
     whole = VOCABULARY * HIDDEN * 8
-    assert AddedDirections(model.readout, 4 * whole)._kept is not None
-    assert AddedDirections(model.readout, 4 * whole - 1)._kept is None
+    assert AddedDirections(model.readout, 2 * whole)._kept is not None
+    assert AddedDirections(model.readout, 2 * whole - 1)._kept is None
     assert replace(model.readout).vocabulary == VOCABULARY
 
 

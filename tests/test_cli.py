@@ -28,7 +28,16 @@ from quantxai.store import Store
 pytestmark = pytest.mark.bare
 
 COMMANDS = [
-    "sweep", "report", "query", "inspect", "init", "list", "models", "models list", "models pull", "doctor",
+    "sweep",
+    "report",
+    "query",
+    "inspect",
+    "init",
+    "list",
+    "models",
+    "models list",
+    "models pull",
+    "doctor",
 ]
 HEAVY = ["torch", "transformers", "pandas", "duckdb", "pyarrow", "numpy", "scipy", "statsmodels", "jinja2"]
 

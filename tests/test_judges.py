@@ -578,6 +578,7 @@ def finished(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return base / "run", base / "cache"
 
 
+@pytest.mark.e2e
 def test_a_sweep_crosses_generator_and_judge(
     finished: tuple[Path, Path], tiny_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -612,6 +613,7 @@ def test_a_sweep_crosses_generator_and_judge(
         assert values["crossing", "full", f"variant_{kind}_flip_of_parent_edits"].equals(own)
 
 
+@pytest.mark.e2e
 def test_a_sweep_stores_the_accuracy_of_its_judge(finished: tuple[Path, Path]) -> None:
     store = Store.open(finished[0])
     notes = {(key.scorer, key.variant): note["independent_judge"] for key, note in store.notes()}
@@ -622,6 +624,7 @@ def test_a_sweep_stores_the_accuracy_of_its_judge(finished: tuple[Path, Path]) -
     assert len({json.dumps(note) for note in notes.values()}) == 1
 
 
+@pytest.mark.e2e
 def test_a_variant_that_failed_is_no_judge_and_stops_no_other(
     finished: tuple[Path, Path], tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -640,6 +643,7 @@ def test_a_variant_that_failed_is_no_judge_and_stops_no_other(
     assert set(store.measurements()["variant"]) == {"full", "nf4"}
 
 
+@pytest.mark.e2e
 def test_a_judge_that_cannot_be_loaded_fails_alone(
     finished: tuple[Path, Path], tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+
+from oracles import logit_lens as oracle  # noqa: E402
 
 from quantxai.checkpoints import load_dense, load_tokenizer  # noqa: E402
 from quantxai.engine import TransformersModel  # noqa: E402
@@ -25,9 +26,6 @@ from quantxai.lens import (  # noqa: E402
     place,
     token_text,
 )
-
-sys.path.append(str(Path(__file__).parent / "oracles"))
-import logit_lens as oracle  # noqa: E402
 
 PROMPT = "The capital city of France is"
 FACTS: dict[str, Any] = {

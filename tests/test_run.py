@@ -219,6 +219,7 @@ def test_issued_again_it_computes_nothing(copy: Path, tiny_path: Path) -> None:
     assert len(store.manifest.commands) == 2
 
 
+@pytest.mark.e2e
 def test_one_more_variant_computes_only_that(copy: Path, tiny_path: Path) -> None:
     before = files(copy)
     more = [*config(tiny_path)["variants"], {"quantizer": "rtn", "bits": 8, "group_size": 32}]
@@ -330,6 +331,7 @@ def test_an_explainer_on_the_wrong_data_is_refused(tiny_path: Path, tmp_path: Pa
 # Conditions
 
 
+@pytest.mark.e2e
 def test_a_run_continued_under_another_engine_is_refused_before_it_computes(
     copy: Path, tiny_path: Path
 ) -> None:
