@@ -19,6 +19,7 @@ first one, 0 the embedding, and L, the number of layers, enters the final norm.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -88,7 +89,7 @@ class MultiHopRow(Row):
     )
     causal_step: float = Field(description="Which share of its length the input was moved by, to and fro.")
     problem: str | None = Field(
-        description="Why nothing was measured inside; the lists are empty then, and the numbers null."
+        None, description="Why nothing was measured inside; the lists are empty then, and the numbers null."
     )
 
 
@@ -151,7 +152,7 @@ class MultiHop(Explainer):
             some = asked[start : start + _TOGETHER]
             inside = iter(self._observed(internals, [q for q in some if q.problem is None]))
             for place, question in enumerate(some, start):
-                columns = next(inside) if question.problem is None else {}
+                columns = next(inside) if question.problem is None else {"problem": question.problem}
                 yield self._row(question, texts[3 * place : 3 * place + 3], columns)
 
     def _row(self, question: _Question, said: Sequence[str], columns: dict[str, Any]) -> MultiHopRow:
@@ -170,7 +171,6 @@ class MultiHop(Explainer):
             bridge=item.fields["bridge"],
             bridge_aliases=_bridge_aliases(item),
             causal_step=self.step,
-            problem=question.problem,
             **columns,
         )
 
@@ -226,6 +226,10 @@ class MultiHop(Explainer):
         derivatives = self._derivatives(internals, asked, traces, layers, q)
         rows = zip(consistency(p, q).tolist(), jensen_shannon(p, q).tolist(), strict=True)
         for i, (question, (cnst, jsd)) in enumerate(zip(asked, rows, strict=True)):
+            recalled = [value for found in recalls.values() for value in found.get(i, [])]
+            if not all(map(math.isfinite, [cnst, jsd, *recalled, *derivatives[i]])):
+                yield {"problem": "the model's numbers are not finite"}
+                continue
             yield {
                 "token": internals.tokenizer.decode([question.token]),
                 **{f"{name}_prompt": prompt for name, prompt in question.controls.items()},

@@ -190,7 +190,8 @@ class NeuronAttribution(Explainer):
         )
         attributions, missing = self._with_queries(internals, asked, traces, targets, attributions)
         for token, rank, found in zip(targets, ranks.tolist(), attributions, strict=True):
-            if not math.isfinite(found.logprob):
+            finite = (found.scores, found.ffn, found.attention, found.heads)
+            if not (math.isfinite(found.logprob) and all(bool(t.isfinite().all()) for t in finite)):
                 yield {"problem": "the model's numbers are not finite"}
                 continue
             yield {

@@ -260,7 +260,7 @@ class TransformersModel(TokenizedModel):
 
     def _call(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any, keep: int) -> Any:
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        return self.model(
+        out = self.model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
@@ -268,6 +268,12 @@ class TransformersModel(TokenizedModel):
             use_cache=True,
             logits_to_keep=keep,
         )
+        if getattr(out, "past_key_values", None) is None:
+            raise ModelError(
+                f"architecture '{self.model.config.model_type}' keeps no keys and values of earlier tokens (it is no "
+                "transformer, or not only one), and this engine continues texts from these; choose another model"
+            )
+        return out
 
     def _pad(self, sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         width = max(len(s) for s in sequences)

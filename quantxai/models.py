@@ -458,6 +458,11 @@ def architecture(path: Path) -> Architecture:
     check_causal(config, str(path))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
+    if getattr(model, "_is_stateful", False):
+        raise ModelError(
+            f"model '{path}': architecture '{config.model_type}' keeps a state in place of keys and values of earlier "
+            "tokens, from which texts are continued here; choose a transformer"
+        )
     model.tie_weights()
     head = model.get_output_embeddings()
     widths = {

@@ -495,3 +495,12 @@ def test_an_unsupported_config_is_a_model_error(checkpoint: Path, config: str, m
 
     with pytest.raises(ModelError, match=message):
         models.architecture(checkpoint)
+
+
+def test_a_model_without_keys_and_values_is_refused(tmp_path: Path) -> None:
+    from transformers import MambaConfig
+
+    MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=64).save_pretrained(tmp_path)
+
+    with pytest.raises(ModelError, match="'mamba' keeps a state in place of keys and values"):
+        models.architecture(tmp_path)

@@ -105,11 +105,11 @@ def test_larger_scores_are_counted_in_one_direction_and_the_neurons_stay_the_sam
 
 def test_the_parent_is_like_itself() -> None:
     rng = random.Random(1)
-    one = row(scores={(0, k): rng.random() for k in range(600)})
+    one = row(scores={(0, k): rng.random() for k in range(600)}, rank=1)
     found = compared([one], [one])["a"]
     assert found["neurons_above"] == found["neurons_above_reverse"] == 300
     same = [v for name, v in found.items() if not name.startswith("neurons_above") and name != "failure"]
-    assert same == pytest.approx([1] * 6)
+    assert same == pytest.approx([1] * 7)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -223,6 +223,43 @@ def test_vllm_is_refused_at_planning() -> None:
 
 
 # -- on the tiny trained model -------------------------------------------------------------------
+
+
+def noted(own: Sequence[NeuronAttributionRow], parent: Sequence[NeuronAttributionRow], top: int) -> Any:
+    context = FakeContext()
+    context.parent_rows = parent
+    list(NeuronAttributionScorer(top=top).scores(own, load_dataset("relations"), context))
+    return context.notes
+
+
+def test_what_failed_is_no_value_and_is_noted() -> None:
+    parent = row(scores={(0, 1): 0.9, (1, 1): 0.8}, rank=1, token=" N", certain=2)
+    variant = row(
+        scores={(0, 1): 0.9, (1, 1): 0.8}, token=" N", certain=1, query_problem="no values", query_layers=[],
+        query_indices=[], query_scores=[],
+    )  # fmt: skip
+
+    found = compared([variant], [parent], top=2)["a"]
+
+    assert found["query_overlap"] is None
+    assert found["neuron_overlap"] == found["neuron_overlap_known"] == 1
+    assert noted([variant], [parent], 2) == {
+        "no_query_neurons": {"no values": ["a"]},
+        "top_not_proven": ["a"],
+        "neurons_above_at_its_limit": ["a"],
+    }
+    assert noted([parent], [parent], 1) == {}
+
+
+def test_facts_the_parent_does_not_know_are_left_out_of_the_known() -> None:
+    parent = row(scores={(0, 1): 0.9}, rank=2)
+    assert compared([parent], [parent])["a"]["neuron_overlap"] == 1
+    assert compared([parent], [parent])["a"]["neuron_overlap_known"] is None
+
+
+def test_another_token_is_another_question() -> None:
+    parent, other = row(scores={(0, 1): 0.9}, token=" N"), row(scores={(0, 1): 0.9}, token=" Paris")
+    assert {v for m, v in compared([other], [parent])["a"].items() if m != "failure"} == {None}
 
 
 @pytest.fixture(scope="module")

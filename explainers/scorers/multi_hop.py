@@ -123,17 +123,23 @@ class MultiHopScorer(Scorer):
         ),
         _outcome(
             "failure",
-            False,
-            "Nothing could be measured inside: the description could not be located, the answer is empty, or "
-            "the bridge has no first token of its own.",
+            # It lies in data and tokenizer, the same for every variant, unless numbers overflow.
+            None,
+            "Nothing could be measured inside: the description could not be located, the answer is empty, the "
+            "bridge has no first token of its own, or the model's numbers are not finite.",
         ),
     )
 
     def scores(self, rows: Sequence[Row], dataset: Dataset, context: ScoringContext) -> Iterator[Score]:
         """See Scorer.scores."""
+        listed: dict[str, list[str]] = {}
         for row in rows_of(rows, MultiHopRow):
+            if row.problem is not None:
+                listed.setdefault(row.problem, []).append(row.item)
             for name, value in {**_accuracies(row), **_inside(row)}.items():
                 yield Score(row.item, row.group, name, value)
+        if listed:
+            context.note("nothing_measured", listed)
 
 
 def _accuracies(row: MultiHopRow) -> dict[str, float | None]:

@@ -65,13 +65,20 @@ class NeuronAttributionScorer(Scorer):
             "neurons_above_reverse",
             "neurons",
             "The parent's neurons that score at least as high as the last of the variant's top 300, counted likewise. "
-            "Fewer than 300 here and more in the other direction: the variant's scores are larger throughout.",
+            "Above below 300 and this one beyond it: the variant's scores are smaller throughout; the other way "
+            "round, they are larger.",
             _NEURONS,
         ),
         _metric(
             "neuron_overlap",
             "Jaccard",
             f"The neurons in both top 300, as a share of those in either. {_BASELINE}",
+        ),
+        _metric(
+            "neuron_overlap_known",
+            "Jaccard",
+            "The same for facts that the parent knows alone: their first token is its most likely one, as in the "
+            f"published experiments. {_BASELINE}",
         ),
         _metric(
             "neuron_rank_correlation",
@@ -123,32 +130,55 @@ class NeuronAttributionScorer(Scorer):
         for row in found:
             parent = parents.get(row.item)
             values: Sequence[float | None] = [None] * (len(self.metrics) - 1)
-            if parent is not None and row.problem is None and parent.problem is None:
+            if parent is not None and _comparable(row, parent):
                 values = self._compared(row, parent)
             for metric, value in zip(self.metrics, [*values, float(row.problem is not None)], strict=True):
                 yield Score(row.item, row.group, metric.name, value)
 
     def _note(self, rows: Sequence[NeuronAttributionRow], context: ScoringContext) -> None:
-        """List the facts of which nothing could be attributed, by reason."""
-        listed: dict[str, list[str]] = {}
-        for row in rows:
-            if row.problem is not None:
-                listed.setdefault(row.problem, []).append(row.item)
-        if listed:
-            context.note("nothing_attributed", listed)
+        """List the facts of which nothing or no query neuron was attributed, by reason, and what is not whole."""
+        for name, reason in (("nothing_attributed", "problem"), ("no_query_neurons", "query_problem")):
+            listed: dict[str, list[str]] = {}
+            for row in rows:
+                if (why := getattr(row, reason)) is not None:
+                    listed.setdefault(why, []).append(row.item)
+            if listed:
+                context.note(name, listed)
+        unproven = [r.item for r in rows if (r.certain or 0) < min(self.top, len(r.neuron_scores))]
+        if unproven:
+            context.note("top_not_proven", unproven)
+        parents = {r.item: r for r in rows_of(context.parent_rows, NeuronAttributionRow)}
+        full = [
+            r.item
+            for r in rows
+            if (p := parents.get(r.item))
+            and r.neuron_scores
+            and p.neuron_scores
+            and r.neuron_scores[-1] >= threshold(p, self.top)
+        ]
+        if full:
+            context.note("neurons_above_at_its_limit", full)
 
     def _compared(self, row: NeuronAttributionRow, parent: NeuronAttributionRow) -> list[float | None]:
         own, other = _neurons(row), _neurons(parent)
         return [
             float(sum(score >= threshold(parent, self.top) for score in row.neuron_scores)),
             float(sum(score >= threshold(row, self.top) for score in parent.neuron_scores)),
-            jaccard(own[: self.top], other[: self.top]),
+            overlap := jaccard(own[: self.top], other[: self.top]),
+            overlap if parent.rank == 1 else None,
             rank_correlation(own, other, self.top),
             cosine(row.ffn_scores, parent.ffn_scores),
             cosine(row.attention_scores, parent.attention_scores),
             cosine(row.head_scores, parent.head_scores),
-            jaccard(_query_neurons(row)[: self.top], _query_neurons(parent)[: self.top]),
+            None
+            if row.query_problem or parent.query_problem
+            else jaccard(_query_neurons(row)[: self.top], _query_neurons(parent)[: self.top]),
         ]
+
+
+def _comparable(row: NeuronAttributionRow, parent: NeuronAttributionRow) -> bool:
+    """Whether both were attributed, and the same token: with target = "predicted" a variant may have another."""
+    return row.problem is None and parent.problem is None and row.token == parent.token
 
 
 def _neurons(row: NeuronAttributionRow) -> list[Neuron]:
