@@ -110,7 +110,7 @@ def test_the_best_neurons_are_found_again_in_a_good_variant_more_than_in_a_bad_o
     assert overlap["int8"] > overlap["gptq-3"]
 
 
-def test_what_all_layers_add_is_what_the_model_says(folder: Path) -> None:
+def test_rows_have_the_models_shape_and_the_best_come_first(folder: Path) -> None:
     for variant, observed in of_variant(folder, "neuron_attribution").items():
         for row in observed:
             assert len(row["ffn_scores"]) == len(row["attention_scores"]) == 30
@@ -129,6 +129,15 @@ def test_twin_and_kernel_agree_within_what_the_receipt_says(folder: Path, kernel
     for one, other in zip(found[kernel], found[twin], strict=True):
         # A log-probability moves by at most twice what logits move by.
         assert abs(one["logprob"] - other["logprob"]) <= 2 * allowed + 0.01
+        assert np.abs(np.subtract(one["ffn_scores"], other["ffn_scores"])).max() <= 4 * allowed + 0.01
+        top, other_top = (
+            set(zip(r["neuron_layers"][:300], r["neuron_indices"][:300], strict=True)) for r in (one, other)
+        )
+        assert len(top & other_top) > 270
+    found = of_variant(folder, "multi_hop")
+    for one, other in zip(found[kernel], found[twin], strict=True):
+        assert np.abs(np.subtract(one["entrec"][-1], other["entrec"][-1])) <= 2 * allowed + 0.01
+        assert abs(one["jsd"] - other["jsd"]) <= allowed + 0.01
 
 
 def test_two_hop_questions_recover_their_bridge_better_than_others(folder: Path) -> None:
