@@ -271,28 +271,15 @@ def relation_items(file: Path, relation: Any) -> Iterator[tuple[Item, str]]:
     """Yield the facts of one relation in LRE's form, each with its split ("" where it has none).
 
     The published samples hold a subject and an object; ours also aliases and a split. Several objects
-    of one subject are facts of their own.
+    of one subject are facts of their own. An empty object is let through, and a template that does not
+    name the subject: whoever asks counts them.
     """
     relation = _unescape(relation)
-    try:
-        name = str(relation["name"])
-        template = str(relation["prompt_templates"][0])
-        samples = [(str(s["subject"]).strip(), str(s["object"]).strip(), s) for s in relation["samples"]]
-    except (KeyError, IndexError, TypeError) as error:
-        raise DataError(
-            f"{file}: not a relation as LRE publishes them ({type(error).__name__}: {error}); expected an "
-            "object with name, prompt_templates (a list) and samples (a list of subject and object)"
-        ) from error
-    if template.count("{}") != 1:
-        raise DataError(
-            f"{file}: prompt_templates[0] must hold '{{}}' once for the subject, found {template!r}"
-        )
+    name, template, samples = _relation_parts(file, relation)
     slug = re.sub(r"\W+", "_", name.strip()).lower()
-    for number, (subject, obj, sample) in enumerate(samples, 1):
-        if not (subject and obj):
-            raise DataError(f"{file}: sample {number} has an empty subject or object")
+    for number, sample in enumerate(samples, 1):
+        subject, obj, aliases = _sample_parts(f"{file}: sample {number}", sample)
         fields = {"relation": name, "template": template, "subject": subject}
-        aliases = tuple(str(a) for a in sample.get("aliases", ()))
         item = Item(
             id=f"{slug}-{number:04d}", text=subject, label=obj, group=name, fields=fields, aliases=aliases
         )
@@ -374,6 +361,67 @@ def _restore(text: str) -> str:
     text = _CLOSING.sub(r"&\1;", _JOINED.sub(r"&\1\2;", text))
     text = _ENTITY.sub(r"&\1;", text)
     return " ".join(html.unescape(text).split())
+
+
+def _relation_parts(file: Path, relation: Any) -> tuple[str, str, list[Any]]:
+    """Return a relation's name, its first template and its samples; what is none of it is refused."""
+    expected = (
+        "expected an object with name (a text), prompt_templates (a list of texts) and samples (a list of "
+        "subject and object)"
+    )
+    if not isinstance(relation, dict):
+        raise DataError(
+            f"{file}: not a relation as LRE publishes them (found {_brief(relation)}); {expected}"
+        )
+    parts: list[Any] = [relation.get(key) for key in ("name", "prompt_templates", "samples")]
+    name, templates, samples = parts
+    sound = {
+        "name": isinstance(name, str) and name.strip(),
+        "prompt_templates": isinstance(templates, list)
+        and templates
+        and all(isinstance(template, str) for template in templates)
+        and templates[0].strip(),
+        "samples": isinstance(samples, list),
+    }
+    for key, is_sound in sound.items():
+        if not is_sound:
+            found = f"is {_brief(relation[key])}" if key in relation else "is missing"
+            raise DataError(f"{file}: not a relation as LRE publishes them ('{key}' {found}); {expected}")
+    template = templates[0]
+    if template.count("{}") > 1:
+        raise DataError(
+            f"{file}: prompt_templates[0] must hold '{{}}' once for the subject, found {template!r}"
+        )
+    return name, template, samples
+
+
+def _sample_parts(where: str, sample: Any) -> tuple[str, str, tuple[str, ...]]:
+    """Return a sample's subject, object and aliases; a number stands for its text, a null object for none."""
+    if not isinstance(sample, dict):
+        raise DataError(f"{where} is {_brief(sample)}; expected an object with subject and object")
+    texts: dict[str, str] = {}
+    for key in ("subject", "object"):
+        if key not in sample:
+            raise DataError(f"{where} has no '{key}'; expected an object with subject and object")
+        value = "" if key == "object" and sample[key] is None else sample[key]
+        # To Python, true and false are numbers.
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise DataError(f"{where}: '{key}' is {_brief(value)}; expected a text")
+        texts[key] = str(value).strip()
+    if not texts["subject"]:
+        raise DataError(f"{where} has an empty subject; expected a text")
+    aliases = sample.get("aliases", [])
+    if not (isinstance(aliases, list) and all(isinstance(alias, str) for alias in aliases)):
+        raise DataError(
+            f"{where}: 'aliases' is {_brief(aliases)}; expected a list of texts, or no 'aliases' at all"
+        )
+    return texts["subject"], texts["object"], tuple(aliases)
+
+
+def _brief(value: Any) -> str:
+    """A JSON value as its file holds it, for messages."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _unescape(value: Any) -> Any:

@@ -238,9 +238,9 @@ def load_dataset(name: str, path: str | Path | None = None, revision: str | None
 
     A published set brings no demonstrations of its own: the first 4 of each label (3 of each
     relation, none of twohopfact) are held out for prompts, every one from another text, premise, claim,
-    question or subject and with an explanation where the set has them, and no item that shares its
-    premise, claim, question or subject with one of them is evaluated. A text that occurs again is left
-    out and counted in `source`: the published sets do repeat some.
+    question or subject, none with an empty object or without an explanation where the set has them, and
+    no item that shares its premise, claim, question or subject with one of them is evaluated. A text that
+    occurs again is left out and counted in `source`: the published sets do repeat some.
 
     Args:
         name: a name from `dataset_names()`.
@@ -400,8 +400,8 @@ def _demonstrations(items: Iterable[Item], entry: _Set) -> list[Item]:
     origins: set[tuple[str, str]] = set()
     for item in items:
         stratum = _stratum(item, entry.task)
-        unexplained = item.fields.get("explanation") == ""
-        if count.get(stratum, 0) < entry.shots and _origin(item) not in origins and not unexplained:
+        unfit = item.fields.get("explanation") == "" or item.label == ""
+        if count.get(stratum, 0) < entry.shots and _origin(item) not in origins and not unfit:
             count[stratum] = count.get(stratum, 0) + 1
             origins.add(_origin(item))
             chosen.append(item)

@@ -795,12 +795,12 @@ def test_what_is_not_utf_8_is_refused(tmp_path: Path, name: str) -> None:
         ("[]", r"not a relation as LRE publishes them"),
         (json.dumps({"name": "x", "samples": []}), r"'prompt_templates'.*expected an object with name"),
         (json.dumps(relation(prompt_templates=[])), r"not a relation"),
-        (json.dumps(relation(prompt_templates=["no subject"])), r"must hold '\{\}' once"),
+        (json.dumps(relation(prompt_templates=["{} and {}"])), r"must hold '\{\}' once"),
         (json.dumps(relation(samples=[])), r"holds no samples"),
-        (json.dumps(relation(samples=[{"subject": "a"}])), r"KeyError: 'object'"),
-        (json.dumps(relation(samples=[{"subject": "a", "object": " "}])), r"sample 1 has an empty"),
+        (json.dumps(relation(samples=[{"subject": "a"}])), r"sample 1 has no 'object'"),
+        (json.dumps(relation(samples=[{"subject": " ", "object": "a"}])), r"sample 1 has an empty subject"),
     ],
-    ids=["empty", "broken", "list", "no templates", "none", "no slot", "no samples", "no object", "blank"],
+    ids=["empty", "broken", "list", "no templates", "none", "two slots", "no samples", "no object", "blank"],
 )
 def test_bad_relation_is_refused_with_its_file(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path / "bad.json", text)
