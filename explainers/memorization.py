@@ -7,17 +7,23 @@ completes the template for the relation's demonstrations, one to a line, and end
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from types import SimpleNamespace
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from quantxai.datasets import Dataset, Task
 from quantxai.errors import DataError
-from quantxai.lm import LanguageModel
+from quantxai.lm import Continuation, Generation, LanguageModel
 from quantxai.methods import Explainer
 from quantxai.records import Item, Row
+from quantxai.tokenized import TokenizedModel
 
-__all__ = ["Memorization", "MemorizationRow", "fact_prompt"]
+__all__ = ["EMPTY", "NO_SUBJECT", "NO_TOKENS", "Memorization", "MemorizationRow", "fact_prompt"]
+
+EMPTY = "the object is empty"
+NO_SUBJECT = "the query does not name the subject"
+NO_TOKENS = "the object has no tokens"
 
 # Not a period as well: it would cut "Washington D.C." or "J. R. R. Tolkien" short, and what follows the
 # object does not count anyway.
@@ -31,16 +37,24 @@ class MemorizationRow(Row):
     gold: str = Field(description="The object.")
     aliases: list[str] = Field(description="Other correct surface forms of the object.")
     completion: str = Field(description="Greedy continuation up to the end of the line.")
-    logprob: float = Field(description="Log-probability of the gold object after the prompt, nats.")
-    tokens: int = Field(description="Number of tokens of the gold object.")
-    rank: int = Field(description="Rank of the gold object's first token, 1 = most likely.")
+    logprob: float | None = Field(
+        description="Log-probability of the gold object after the prompt, nats; null where there is a problem."
+    )
+    tokens: int = Field(description="Number of tokens of the gold object; 0 where it was not scored.")
+    rank: int | None = Field(
+        description="Rank of the gold object's first token, 1 = most likely; null where there is a problem."
+    )
     stopped: Literal["stop", "end", "length"] = Field(description="Why the completion ended.")
+    problem: str | None = Field(
+        None, description="Why the gold object could not be scored; the completion is there all the same."
+    )
 
 
 class Memorization(Explainer):
     """Asks for facts: greedy completion, log-probability and rank of the gold object."""
 
     method: ClassVar[str] = "memorization"
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "recall of facts: greedy completion, log-probability and rank of the gold object"
     tasks: ClassVar[frozenset[Task]] = frozenset({"recall"})
     needs: ClassVar[frozenset[str]] = frozenset({"generate", "logprobs"})
@@ -52,21 +66,49 @@ class Memorization(Explainer):
     def rows(self, lm: LanguageModel, dataset: Dataset, items: Sequence[Item], seed: int) -> Iterator[Row]:
         """Complete every fact; nothing here is random, the seed is not used."""
         prompts = [fact_prompt(item, dataset, self.shots) for item in items]
-        objects = [f" {item.label}" for item in items]
-        observed = lm.generate_and_score(prompts, objects, max_new_tokens=self.max_new_tokens, stop=_STOP)
-        for item, prompt, (completion, gold) in zip(items, prompts, observed, strict=True):
+        problems = [_problem(lm, item, prompt) for item, prompt in zip(items, prompts, strict=True)]
+        observed = self._observed(lm, prompts, [i.label for i in items], problems)
+        for item, prompt, problem, (said, gold) in zip(items, prompts, problems, observed, strict=True):
+            if problem is None and (gold is None or not gold.ranks):
+                problem = NO_TOKENS
+            scored = gold if problem is None else None
             yield MemorizationRow(
                 item=item.id,
                 group=item.group,
                 prompt=prompt,
-                gold=str(item.label),
+                gold=item.label or "",
                 aliases=list(item.aliases),
-                completion=completion.text,
-                logprob=sum(gold.logprobs),
-                tokens=len(gold.logprobs),
-                rank=gold.ranks[0],
-                stopped=completion.stopped,
+                completion=said.text,
+                logprob=sum(scored.logprobs) if scored else None,
+                tokens=len(scored.logprobs) if scored else 0,
+                rank=scored.ranks[0] if scored else None,
+                stopped=said.stopped,
+                problem=problem,
             )
+
+    def _observed(
+        self,
+        lm: LanguageModel,
+        prompts: Sequence[str],
+        objects: Sequence[str | None],
+        problems: Sequence[str | None],
+    ) -> list[tuple[Generation, Continuation | None]]:
+        """Complete every prompt, and score the objects that have no problem."""
+        sound = [i for i, problem in enumerate(problems) if problem is None]
+        others = [i for i, problem in enumerate(problems) if problem is not None]
+        found: dict[int, tuple[Generation, Continuation | None]] = {}
+        if sound:
+            both = lm.generate_and_score(
+                [prompts[i] for i in sound],
+                [f" {objects[i]}" for i in sound],
+                max_new_tokens=self.max_new_tokens,
+                stop=_STOP,
+            )
+            found.update(zip(sound, both, strict=True))
+        if others:
+            said = lm.generate([prompts[i] for i in others], max_new_tokens=self.max_new_tokens, stop=_STOP)
+            found.update((i, (generation, None)) for i, generation in zip(others, said, strict=True))
+        return [found[i] for i in range(len(prompts))]
 
 
 def fact_prompt(item: Item, dataset: Dataset, shots: int) -> str:
@@ -86,3 +128,18 @@ def fact_prompt(item: Item, dataset: Dataset, shots: int) -> str:
 
 def _query(item: Item) -> str:
     return item.fields["template"].replace("{}", item.text)
+
+
+def _problem(lm: LanguageModel, item: Item, prompt: str) -> str | None:
+    """Return why a fact's object cannot be scored, as far as it can be told beforehand."""
+    if "{}" not in item.fields["template"] or not item.text.strip():
+        return NO_SUBJECT
+    if not (item.label or "").strip():
+        return EMPTY
+    if not isinstance(lm, TokenizedModel):
+        return None
+    from explainers.neuron_attribution import first_token  # which imports this module
+
+    tokenizer = lm.tokenizer
+    known: Any = SimpleNamespace(tokenizer=tokenizer, tokens=lambda text: list(tokenizer(text).input_ids))
+    return first_token(known, prompt, item.label)[1]

@@ -220,6 +220,21 @@ def test_a_failed_edit_has_no_diversity() -> None:
         (" a", "A", [], 1),
         ("", "Paris", [], 0),
         (" ", "Paris", ["."], 0),
+        (" ", "Paris", ["", " "], 0),
+        (" \U0001f600.", "\U0001f600", [], 1),
+        (" \U0001f622.", "\U0001f600", [], 0),
+        (" \U0001f600\U0001f600", "\U0001f600", [], 0),
+        (" ?", "?", [], 1),
+        (" Paris?", "?", [], 0),
+        (" C.", "C++", [], 0),
+        (" C++ is", "C++", [], 1),
+        (" c++.", "C++", [], 1),
+        (" C++x", "C++", [], 0),
+        (" C#, a language", "C", ["C#"], 1),
+        (" C.", "C#", [], 0),
+        (" \uff23\uff0b\uff0b", "C++", [], 1),
+        (" `Paris`", "Paris", [], 1),
+        (" Walmarttm", "Walmart\u2122", [], 1),
     ],
 )
 def test_recall_matches_the_start_at_a_word_boundary(
@@ -234,6 +249,33 @@ def test_recall_by_hand() -> None:
     found = scored(Recall(), rows, dataset="relations")
     assert [found["f1", m.name] for m in Recall.metrics] == [1, 1, -0.75, 1]
     assert [found["f2", m.name] for m in Recall.metrics] == [0, 0, -5.5, 0.25]
+
+
+def test_what_could_not_be_scored_has_no_value_and_is_noted() -> None:
+    unscored = {"logprob": None, "rank": None, "tokens": 0}
+    rows = [
+        fact(item="a", gold="", completion="", problem="the object is empty", **unscored),
+        fact(item="b", problem="the query does not name the subject", **unscored),
+        fact(item="c", problem="the object's first token is white space", **unscored),
+        fact(item="d"),
+        fact(item="e", gold="", aliases=["Paris"], problem="the object is empty", **unscored),
+    ]
+    context = FakeContext()
+    found = scored(Recall(), rows, context, dataset="relations")
+    for item in "abe":
+        assert {found[item, m.name] for m in Recall.metrics} == {None}
+    assert [found["c", m.name] for m in Recall.metrics] == [1, None, None, None], "the completion is there"
+    assert [found["d", m.name] for m in Recall.metrics] == [1, 1, -0.75, 1]
+    assert context.notes == {
+        "nothing_asked": {
+            "the object is empty": ["a", "e"],
+            "the query does not name the subject": ["b"],
+            "the object's first token is white space": ["c"],
+        }
+    }
+    quiet = FakeContext()
+    scored(Recall(), [fact()], quiet, dataset="relations")
+    assert not quiet.notes
 
 
 def test_normalization() -> None:
