@@ -234,7 +234,7 @@ def test_a_failed_edit_has_no_diversity() -> None:
         (" C.", "C#", [], 0),
         (" \uff23\uff0b\uff0b", "C++", [], 1),
         (" `Paris`", "Paris", [], 1),
-        (" Walmarttm", "Walmart\u2122", [], 1),
+        (" The WalmartTM", "Walmart\u2122", [], 1),
     ],
 )
 def test_recall_matches_the_start_at_a_word_boundary(
