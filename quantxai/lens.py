@@ -216,7 +216,9 @@ def place(position: int, length: int) -> int:
     if -length <= position < length:
         return position % length
     raise InputError(
-        f"position {position}: the prompt has {length} tokens, so give 0 to {length - 1}, "
+        f"position {position}: the prompt has one token, so give 0 or -1, or leave it out"
+        if length == 1
+        else f"position {position}: the prompt has {length} tokens, so give 0 to {length - 1}, "
         f"or -1 (the last) to -{length}"
     )
 
@@ -246,6 +248,8 @@ def first_token(tokenizer: Any, text: str, prompt: str) -> tuple[int, list[str]]
             f"{text!r} is followed as it is written, without a space in front; a new word after this prompt "
             f"is {' ' + text!r}."
         )
+    if not text.strip():
+        notes.append(f"{text!r} is white space alone: the token followed is that, not the start of a word.")
     return ids[0], notes
 
 

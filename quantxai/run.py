@@ -19,6 +19,7 @@ from quantxai.manifest import CellKey
 from quantxai.plan import Plan, RowCell, ScoreCell, check_place, make_plan
 from quantxai.records import Metric
 from quantxai.report import build_report
+from quantxai.report.text import error_kind
 from quantxai.store import Store
 from quantxai.variants import Variant, check_packages
 from quantxai.workers import Job, Message, run_jobs
@@ -111,7 +112,7 @@ class _Sweep:
     def __init__(self, plan: Plan, store: Store, progress: Progress, recompute_corrupt: bool) -> None:
         self.plan, self.store, self.progress = plan, store, progress
         self.recompute_corrupt = recompute_corrupt
-        self.failed: list[str] = []
+        self.failed: list[tuple[str, str]] = []
         self.full = ""
         self.value: Any = None
 
@@ -126,7 +127,7 @@ class _Sweep:
         build_report(self.store)
         missing = [c.key for c in self.plan.cells if not self.store.has(c.key)]
         if self.failed or missing:
-            reasons = list(dict.fromkeys(self.failed))
+            reasons = _grouped(self.failed)
             more = len(reasons) - _MOST_REASONS
             if more > 0:
                 reasons[_MOST_REASONS:] = [f"and {more} more; all are in {self.store.path / 'failures'}"]
@@ -134,9 +135,20 @@ class _Sweep:
                 f"{len(missing)} of {len(self.plan.cells)} cells are missing"
                 + "".join(f"\n  {reason}" for reason in reasons)
                 + f"\nAll others are stored and reported in {self.store.path / 'report.html'}. "
-                "Give the same command again to retry."
+                f"{self._advice()}"
             )
         return self.store
+
+    def _advice(self) -> str:
+        """What to do about what failed: what a model cannot do, it cannot do the next time either."""
+        failures = self.store.failures()
+        hopeless = [f for f in failures if f.cell and error_kind(f.message, f.traceback) == "ModelError"]
+        found = []
+        if hopeless:
+            found.append("Remove these explainers from the configuration, or choose another model.")
+        if len(hopeless) < len(failures) or not failures:
+            found.append("Give the same command again to retry.")
+        return " ".join(found)
 
     def _write_manifest(self) -> None:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
@@ -178,7 +190,7 @@ class _Sweep:
             if self.full:
                 raise OutOfSpace(self.full)
             if self.failed:
-                raise ModelError(self.failed[0])
+                raise ModelError(self.failed[0][1])
             return Path(self.value)
         return self.plan.model.path
 
@@ -280,13 +292,24 @@ class _Sweep:
         elif kind in ("failed", "died"):
             what, reason = value
             if isinstance(job, FetchParent):
-                self.failed.append(reason)
+                self.failed.append(("model", reason))
                 return
             if kind == "died" and isinstance(job, RunVariant):  # others have recorded it themselves
                 self.store.fail(job.variant.name, reason)
             name = what.id if isinstance(what, CellKey) else what
-            self.failed.append(f"{name}: {reason}")
+            self.failed.append((name, reason))
             self.progress.line(f"failed: {name}: {reason}")
+
+
+def _grouped(failed: Sequence[tuple[str, str]]) -> list[str]:
+    """Return each reason once, with what it stopped."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in dict.fromkeys(failed):
+        by_reason.setdefault(reason, []).append(name)
+    return [
+        f"{names[0] if len(names) == 1 else f'{len(names)} cells'}: {reason}"
+        for reason, names in by_reason.items()
+    ]
 
 
 def _shared_out(jobs: list[RunVariant], workers: int) -> list[RunVariant]:

@@ -241,3 +241,8 @@ def test_positions_count_from_either_end(given: int, found: int) -> None:
 def test_a_position_that_is_not_there(given: int) -> None:
     with pytest.raises(InputError, match="has 5 tokens, so give 0 to 4"):
         place(given, 5)
+
+
+def test_a_prompt_of_one_token_has_one_place() -> None:
+    with pytest.raises(InputError, match="has one token, so give 0 or -1"):
+        place(7, 1)

@@ -25,16 +25,19 @@ from synthetic_inside import (
     write_run,
 )
 
+from quantxai.manifest import CellKey
 from quantxai.records import Metric
 from quantxai.report import build_report
 from quantxai.report.curves import Curve, axis, curves
 from quantxai.report.fields import inside
 from quantxai.report.hops import hops
 from quantxai.report.knowledge import knowledge
-from quantxai.report.layered import by_layer, problems
+from quantxai.report.layered import by_layer, layer_means, problems
 from quantxai.report.means import Resampling, macro_change, macro_mean, mean, mean_change
+from quantxai.report.notes import notes
 from quantxai.report.profiles import profiles
 from quantxai.report.results import Compared, Control
+from quantxai.report.text import error_kind
 from quantxai.store import Store
 
 pytestmark = pytest.mark.bare
@@ -522,3 +525,32 @@ def test_the_bridge_is_told_where_it_is_the_likeliest_the_embedding_aside() -> N
     assert "<dd>layer\u00a01, −2.00</dd>" in inside({"entrec": [-1.0, -2.0, -3.0]})
     assert "<dd>final norm, −2.00</dd>" in inside({"entrec": [-1.0, -3.0, -2.0]})
     assert inside({"entrec": [], "neuron_layers": None}) == ""
+
+
+def test_values_that_are_not_finite_leave_the_other_items_their_mean() -> None:
+    table = {"a": np.array([1.0, np.nan, np.nan]), "b": np.array([3.0, 4.0, np.inf])}
+    assert layer_means(table, table)[:2] == [2.0, 4.0]
+    assert np.isnan(layer_means(table, table)[2])
+
+
+def test_notes_that_list_items_are_sentences() -> None:
+    key = CellKey(
+        kind="scores",
+        explainer="e",
+        dataset="d",
+        variant="q",
+        scorer="neuron_attribution",
+        shard=0,
+        digest="00000000",
+    )
+    noted = {"top_not_proven": ["a", "b"], "nothing_attributed": {"the object is empty": ["c"]}}
+    (note,) = notes([(key, noted)])["e", "d"]
+    assert note.shared == [
+        'The top 300 are not proven to be the best for 2 items (raise survivors, or mode = "exact") (a, b).',
+        "Nothing could be attributed for 1 item (the object is empty: c).",
+    ]
+
+
+def test_only_quantxais_own_errors_are_expected() -> None:
+    assert error_kind("no FFN", "Traceback\nquantxai.errors.ModelError: no FFN\n") == "ModelError"
+    assert not error_kind("KeyError: 'x'", "quantxai.errors.ModelError: no\n\nKeyError: 'x'\n")

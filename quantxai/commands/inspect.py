@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,6 +78,8 @@ def inspect(
     named, text = _arguments(model, prompt)
     with _naming(config), for_stream() as progress:
         settings = _configuration(config, named)
+        if model is not None and prompt is None:
+            _note_name(text, settings)
         _check_page(html)
         lens = inspection.inspect(
             text,
@@ -115,6 +117,24 @@ def _arguments(first: str | None, second: str | None) -> tuple[str | None, str]:
             f"'{first}' is a model; give a prompt, too: quantxai inspect {first} \"The capital of\""
         )
     return None, first
+
+
+def _note_name(text: str, config: SweepConfig) -> None:
+    """Say on stderr that a text taken as the prompt looks like a name; it may still be the prompt."""
+    from difflib import get_close_matches
+
+    from quantxai.errors import QuantxaiError
+    from quantxai.models import MODELS, resolve
+    from quantxai.variants import resolve_variants
+
+    variants: list[str] = []
+    with suppress(QuantxaiError):  # said where the model is asked for
+        source = resolve(config.model.name, config.model.revision)
+        variants = [v.name for v in resolve_variants(config, source)]
+    close = get_close_matches(text, [*MODELS, *variants], n=1, cutoff=0.75)
+    if close:
+        kind = "model" if close[0] in MODELS else "variant"
+        typer.echo(f"note: '{text}' is taken as the prompt; there is a {kind} called '{close[0]}'.", err=True)
 
 
 @contextmanager

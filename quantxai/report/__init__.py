@@ -70,7 +70,7 @@ def _environment() -> Environment:
         text.p_value,
         text.perplexity_ratio,
     )
-    helpers = (*numbers, text.metric_label, text.listing, prose.direction, by_scorer)
+    helpers = (*numbers, text.metric_label, text.error_kind, text.listing, prose.direction, by_scorer)
     environment.filters.update({helper.__name__: helper for helper in helpers}, md=_markdown)
     environment.globals.update(symbols=text.SYMBOLS, count=text.count)
     return environment

@@ -47,7 +47,12 @@ def by_layer(rows: Rows, column: str) -> dict[str, Table]:
 
 def layer_means(table: Table, items: Iterable[str]) -> list[float]:
     """Return the mean of each layer over some items; nan where one has none."""
-    return [float(v) for v in np.mean([table[item] for item in items], axis=0)]
+    values = np.array([table[item] for item in items])
+    finite = np.isfinite(values)
+    # An item of a broken variant has no value at a layer; it does not take those of the others away.
+    number = finite.sum(0)
+    total = np.where(finite, values, 0.0).sum(0)
+    return [float(t / n) if n else float("nan") for t, n in zip(total, number, strict=True)]
 
 
 def problems(rows: Rows, variants: Sequence[str]) -> list[tuple[int, int, list[str]]]:

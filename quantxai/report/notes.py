@@ -13,6 +13,17 @@ from quantxai.report.text import count, level, metric_label, significant
 __all__ = ["Note", "notes"]
 
 
+_LISTED = {
+    "nothing_attributed": "nothing could be attributed for {n}",
+    "nothing_measured": "nothing could be measured inside for {n}",
+    "nothing_asked": "could not be asked: {n}",
+    "no_query_neurons": "no query neurons for {n}",
+    "top_not_proven": 'the top 300 are not proven to be the best for {n} (raise survivors, or mode = "exact")',
+    "neurons_above_at_its_limit": "neurons above reached the 600 kept for {n}: it may be more",
+}
+"""Notes that list items, alike or by reason, in words."""
+
+
 @dataclass(frozen=True)
 class Note:
     """What one scorer noted on one explainer and data set.
@@ -50,17 +61,30 @@ def _note(scorer: str, by_variant: Mapping[str, Mapping[str, Any]]) -> Note:
     names = dict.fromkeys(name for noted in by_variant.values() for name in noted)
     shared, columns = [], []
     for name in names:
-        texts = {_told(noted[name]) if name in noted else None for noted in by_variant.values()}
+        texts = {_noted(name, noted[name]) if name in noted else None for noted in by_variant.values()}
         (text, *others) = texts
         if others:
             columns.append(name)
         else:
-            shared.append(f"{_capital(metric_label(name))}: {text}.")
+            shared.append(f"{_capital(str(text) if name in _LISTED else f'{metric_label(name)}: {text}')}.")
     lines = {
-        variant: [_told(noted[name]) if name in noted else "–" for name in columns]
+        variant: [_noted(name, noted[name]) if name in noted else "–" for name in columns]
         for variant, noted in by_variant.items()
     }
     return Note(scorer, shared, columns, lines if columns else {})
+
+
+def _noted(name: str, value: Any) -> str:
+    """Say what a note says; of listed items how many they are, why, and which."""
+    if name not in _LISTED or not isinstance(value, Mapping | list | tuple):
+        return _told(value)
+    reasons = value if isinstance(value, Mapping) else {"": value}
+    number = count(sum(len(items) for items in reasons.values()), "item")
+    listed = "; ".join(
+        f"{reason}: {', '.join(map(str, items))}" if reason else ", ".join(map(str, items))
+        for reason, items in reasons.items()
+    )
+    return f"{_LISTED[name].format(n=number)} ({listed})"
 
 
 def _told(value: Any) -> str:

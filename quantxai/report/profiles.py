@@ -189,7 +189,9 @@ def _changes(
 def _strongest(table: Table) -> list[tuple[int, str]]:
     """The layers that add most on average, and what, `+0.31`."""
     means = layer_means(table, table)
-    order = sorted(range(len(means)), key=lambda layer: -means[layer])[:_STRONGEST]
+    order = sorted(
+        (layer for layer, value in enumerate(means) if np.isfinite(value)), key=lambda layer: -means[layer]
+    )[:_STRONGEST]
     return [(layer, change(means[layer], "nats", 2)) for layer in order]
 
 

@@ -36,7 +36,8 @@ _METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "neuron_attribution": (
         "Neuron attribution (Yu and Ananiadou 2024): what each FFN neuron, attention head and layer adds to the "
-        "log-probability of the gold object's first token, the final norm held as it is at the end. Counted are the "
+        "log-probability of the gold object's first token, the final norm held as it is at the end. The layers' "
+        "scores do not add up to the log-probability: each is the effect of adding one vector. Counted are the "
         "variant's neurons that score at least as high as the last of the parent's top 300 (Wang et al. 2025), and "
         "how far the two top 300, their ranks and the layers' contributions agree; a noise control is the baseline.",
         (

@@ -80,6 +80,7 @@ class Group:
         notes: what the others noted.
         failed: failed generations by kind and variant.
         measured: items of the data set with a row, by variant.
+        generated: whether what failed are generations, not items that could not be looked into.
     """
 
     explainer: str
@@ -95,6 +96,7 @@ class Group:
     notes: list[Note]
     failed: dict[str, dict[str, int]]
     measured: dict[str, int]
+    generated: bool
 
     @property
     def all_rows(self) -> list[Row]:
@@ -193,6 +195,7 @@ def make_group(
         notes=[note for note in notes if note.scorer not in judging],
         failed=_failed(rows),
         measured=dict(Counter(str(row["variant"]) for row in rows)),
+        generated=all(row.get("problem") is None for row in rows),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ __all__ = [
     "change",
     "count",
     "detectable",
+    "error_kind",
     "estimate",
     "interval",
     "level",
@@ -139,6 +141,12 @@ def count(number: int, noun: str) -> str:
 def listing(parts: Sequence[str]) -> str:
     """Return `a, b and c`."""
     return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
+def error_kind(message: str, traceback: str) -> str:
+    """Return which of quantxai's own errors a failure is, `ModelError`; empty for an unexpected one."""
+    found = re.search(rf"^quantxai\.errors\.(\w+): {re.escape(message)}\s*\Z", traceback, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def metric_label(name: str) -> str:
