@@ -40,7 +40,9 @@ __all__ = ["MultiHop", "MultiHopRow", "causal_layers"]
 
 _STOP = ("\n",)
 _TOGETHER = 32
-"""Items that are looked into at a time: their traces and distributions are held in memory."""
+"""Most items that are looked into at a time: their traces and distributions are held in memory."""
+_BYTES = 2**29
+"""Most memory that these may take, as long as one item takes no more."""
 
 
 class MultiHopRow(Row):
@@ -148,8 +150,9 @@ class MultiHop(Explainer):
         prompts = [prompt for question in asked for prompt in question.prompts]
         said = lm.generate(prompts, max_new_tokens=self.max_new_tokens, stop=_STOP)
         texts = [generation.text for generation in said]
-        for start in range(0, len(asked), _TOGETHER):
-            some = asked[start : start + _TOGETHER]
+        together = _together(internals, self.causal_layers)
+        for start in range(0, len(asked), together):
+            some = asked[start : start + together]
             inside = iter(self._observed(internals, [q for q in some if q.problem is None]))
             for place, question in enumerate(some, start):
                 columns = next(inside) if question.problem is None else {"problem": question.problem}
@@ -204,10 +207,11 @@ class MultiHop(Explainer):
         return _Question(item, prompts, position, token or 0, controls, problem)
 
     def _shown(self, dataset: Dataset, item: Item) -> list[Item]:
-        shown = [d for d in dataset.demonstrations if d.group == item.group][: self.shots]
+        relations = item.fields["relations"]
+        shown = [d for d in dataset.demonstrations if d.fields["relations"] == relations][: self.shots]
         if len(shown) < self.shots:
             raise DataError(
-                f"{dataset.name}: '{item.group}' has {len(shown)} demonstrations and multi_hop is to show "
+                f"{dataset.name}: '{relations}' has {len(shown)} demonstrations and multi_hop is to show "
                 f"{self.shots}; lower the option shots"
             )
         return shown
@@ -280,6 +284,18 @@ def causal_layers(layers: int, wanted: int) -> list[int]:
     # What enters the final norm at the description reaches no other token, and what enters the first
     # layer is the token itself.
     return sorted(layer for layer in found if 0 < layer < layers)
+
+
+def _together(internals: Internals, causal_layers: int) -> int:
+    """How many items are looked into at a time: as many as `_BYTES` hold, 1 at least, `_TOGETHER` at most.
+
+    An item has three traces (6 vectors as wide as the residual stream and the FFN's activations per layer, copied
+    once when they are put together) and 2 + 2 causal_layers distributions, of which the measures hold about
+    three copies; 4 bytes per number.
+    """
+    trace = 4 * 2 * internals.layers * (6 * internals.hidden + internals.ffn_width)
+    distributions = 4 * 3 * (2 * causal_layers + 2) * internals.readout.vocabulary
+    return max(1, min(_TOGETHER, _BYTES // (3 * trace + distributions)))
 
 
 def _recalls(

@@ -1,13 +1,16 @@
 """Two-hop questions r2(r1(e1)): composed from the built-in facts, or read from TwoHopFact.
 
 An item's text is the question as a cloze ("The capital city of the country that is home to the Eiffel Tower
-is"), its label r2's object e3, its group the pair of relations. Its fields:
+is"), its label r2's object e3, its group e2: questions of one bridge share one-hop prompts and facts, so they are
+one cluster, and no prompt stands in two (of TwoHopFact: none that names the bridge). Its fields:
 
+- `relations`: the pair of them, or TwoHopFact's type of the composition; samples are spread over these.
 - `subject`: e1; `bridge`: e2 = r1(e1); `bridge_aliases`: its other surface forms, one to a line.
-- `description`: the mention of e2 through e1, a part of the text.
+- `description`: the mention of e2 through e1, a part of the text; it may begin with what stands before.
 - `first_prompt`, `second_prompt`: the two one-hop clozes, answered by the bridge and by the label.
 - `entity_prompt`, `relation_prompt`: the text up to the end of the description, where another subject with
   another bridge, or another relation, takes the place of its own: controls that do not describe the bridge.
+  The other bridge begins with another word: what is looked for inside is the bridge's first token.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ SHOWN = ("Austria", "Egypt", "Greece")
 """Bridges of the demonstrations. Each occurs once with every pair of relations, and no evaluated question
 has one of them: a demonstration must not give away a fact that is asked for."""
 
+_MENTION = ("r2(r1(e1)).subject_cut.prompt", "mu.template")
+_EITHER = " or ".join(_MENTION)
+
 TWO_HOP_FACT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     name: (name,)
     for name in (
@@ -40,16 +46,16 @@ TWO_HOP_FACT_COLUMNS: Mapping[str, tuple[str, ...]] = {
         "e2.aliases",
         "e3.value",
         "e3.aliases",
-        "mu.template",
         "r1(e1).prompt",
         "r2(e2).prompt",
         "r2(r1(e1)).prompt",
         "r2(r1(e1')).subject_cut.prompt",
         "r2(r1'(e1)).subject_cut.prompt",
     )
-}
-"""What is read of TwoHopFact.csv: `mu.template` is the description with "{}" for e1, `aliases` are tuples of
-tuples of names in Python's notation, and a `subject_cut.prompt` ends with the description."""
+} | {_EITHER: _MENTION}
+"""What is read of TwoHopFact.csv: `aliases` are tuples of tuples of names in Python's notation, and a
+`subject_cut.prompt` is the prompt up to the end of the description, which the authors' code reads too. A copy
+that lacks the question's own may have `mu.template` instead, the description with "{}" for e1."""
 
 
 @functools.cache
@@ -87,13 +93,14 @@ def two_hop_fact_items(entries: Iterable[Entry]) -> Iterator[Item]:
             id=f"twohopfact-{entry.number:06d}",
             text=values["r2(r1(e1)).prompt"],
             label=answer,
-            group=values["fact_comp_type"],
+            group=bridge,
             fields={
+                "relations": values["fact_comp_type"],
                 "category": values["category"],
                 "subject": subject,
                 "bridge": bridge,
                 "bridge_aliases": "\n".join(_aliases(entry, "e2.aliases", bridge)),
-                "description": values["mu.template"].replace("{}", subject),
+                "description": values[_EITHER].replace("{}", subject),
                 "first_prompt": values["r1(e1).prompt"],
                 "second_prompt": values["r2(e2).prompt"],
                 "entity_prompt": values["r2(r1(e1')).subject_cut.prompt"],
@@ -111,8 +118,9 @@ def _question(pair: Mapping[str, str], fact: Item, other: Item) -> Item:
         id=f"{fact.id}+{other.id}",
         text=text,
         label=other.label,
-        group=f"{pair['first']}+{pair['second']}",
+        group=bridge,
         fields={
+            "relations": f"{pair['first']}+{pair['second']}",
             "subject": subject,
             "bridge": bridge,
             "bridge_aliases": "\n".join(fact.aliases),
@@ -126,13 +134,23 @@ def _question(pair: Mapping[str, str], fact: Item, other: Item) -> Item:
 
 
 def _with_controls(questions: Sequence[Item], pair: Mapping[str, str]) -> Iterator[Item]:
-    """Give each question its `entity_prompt`, chosen by the ids alone among all questions of the pair."""
+    """Give each question its `entity_prompt`, chosen by the ids alone among all questions of the pair.
+
+    A question that no other bridge can be set against has none.
+    """
     for question in questions:
-        others = [q for q in questions if q.fields["bridge"] != question.fields["bridge"]]
+        others = [q for q in questions if _first_word(q) != _first_word(question)]
+        if not others:
+            yield question
+            continue
         other = min(others, key=lambda q: hashlib.sha256(f"{question.id}:{q.id}".encode()).digest())
         end = other.text.index(other.fields["description"]) + len(other.fields["description"])
         fields = {**question.fields, "entity_prompt": other.text[:end]}
         yield question.model_copy(update={"fields": fields})
+
+
+def _first_word(question: Item) -> str:
+    return question.fields["bridge"].split()[0].casefold()
 
 
 def _aliases(entry: Entry, column: str, name: str) -> list[str]:

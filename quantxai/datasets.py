@@ -389,7 +389,7 @@ def _origin(item: Item) -> tuple[str, str]:
 def _distinct(items: Iterable[Item]) -> list[Item]:
     first: dict[tuple[str, str, str], Item] = {}
     for item in items:
-        fact = (item.group, str(item.label)) if "subject" in item.fields else ("", "")
+        fact = (_relation(item), str(item.label)) if "subject" in item.fields else ("", "")
         first.setdefault((*fact, item.text), item)
     return list(first.values())
 
@@ -409,7 +409,12 @@ def _demonstrations(items: Iterable[Item], entry: _Set) -> list[Item]:
 
 
 def _stratum(item: Item, task: Task) -> str:
-    return item.group if task in ("recall", "composition") else str(item.label)
+    return _relation(item) if task in ("recall", "composition") else str(item.label)
+
+
+def _relation(item: Item) -> str:
+    """What relation an item asks for, or what pair of them: only over one hop are items grouped by it."""
+    return item.fields.get("relations", item.group)
 
 
 def _shuffle_key(seed: int, text: str) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from quantxai import datasets
 from quantxai._builtin import news as read_news
+from quantxai._two_hop import two_hop
 from quantxai.datasets import (
     Dataset,
     calibration_texts,
@@ -139,8 +140,9 @@ def test_two_hop_questions_compose_two_facts() -> None:
     questions = [*dataset.items, *dataset.demonstrations]
     eiffel = next(q for q in questions if "Eiffel" in q.text and "capital" in q.text)
     assert eiffel.text == "The capital city of the country that is home to the Eiffel Tower is"
-    assert (eiffel.label, eiffel.group) == ("Paris", "landmark_country+country_capital")
+    assert (eiffel.label, eiffel.group) == ("Paris", "France")
     assert eiffel.fields == {
+        "relations": "landmark_country+country_capital",
         "subject": "the Eiffel Tower",
         "bridge": "France",
         "bridge_aliases": "",
@@ -166,22 +168,89 @@ def test_two_hop_controls_keep_all_but_the_subject_or_the_relation() -> None:
         (other,) = (
             q
             for q in (*dataset.items, *dataset.demonstrations)
-            if q.group == question.group and q.text.startswith(fields["entity_prompt"])
+            if q.fields["relations"] == fields["relations"] and q.text.startswith(fields["entity_prompt"])
         )
         assert fields["entity_prompt"] == before + other.fields["description"]
         assert other.fields["subject"] != fields["subject"]
-        assert other.fields["bridge"] != fields["bridge"]
+        assert first_word(other.fields["bridge"]) != first_word(fields["bridge"])
         assert fields["relation_prompt"].startswith(before)
         assert fields["subject"] in fields["relation_prompt"]
         assert fields["relation_prompt"].removeprefix(before) != fields["description"]
+
+
+def first_word(name: str) -> str:
+    return name.split()[0]
 
 
 def test_no_evaluated_two_hop_question_shares_a_bridge_with_a_demonstration() -> None:
     dataset = load_dataset("two_hop")
     shown = {d.fields["bridge"] for d in dataset.demonstrations}
     assert not shown & {i.fields["bridge"] for i in dataset.items}
-    assert set(Counter(d.group for d in dataset.demonstrations).values()) == {3}
-    assert {d.group for d in dataset.demonstrations} == {i.group for i in dataset.items}
+    assert set(Counter(d.fields["relations"] for d in dataset.demonstrations).values()) == {3}
+    pairs = {i.fields["relations"] for i in dataset.items}
+    assert {d.fields["relations"] for d in dataset.demonstrations} == pairs
+    assert Counter(i.fields["relations"] for i in take(dataset, 12, seed=0).items) == dict.fromkeys(pairs, 1)
+
+
+def test_no_two_clusters_of_two_hop_questions_share_a_one_hop_prompt() -> None:
+    """What is asked in two clusters would be one measurement that counts as two independent ones."""
+    items = load_dataset("two_hop").items
+    for name in ("first_prompt", "second_prompt"):
+        groups: dict[str, set[str]] = {}
+        for item in items:
+            groups.setdefault(item.fields[name], set()).add(item.group)
+        assert len(groups) < len(items), "no prompt is shared, so nothing was tested"
+        assert {prompt: of for prompt, of in groups.items() if len(of) > 1} == {}
+
+
+def two_hop_folder(folder: Path, countries: dict[str, str]) -> Path:
+    """A copy of the built-in form with one pair of relations: landmark -> country -> its capital."""
+    facts = {
+        "landmark_country": {f"the Tower {k}": country for k, country in enumerate(countries)},
+        "country_capital": countries,
+    }
+    for name, samples in facts.items():
+        told = {
+            "name": name.replace("_", " "),
+            "prompt_templates": ["{} has"],
+            "samples": [{"subject": s, "object": o, "split": "evaluation"} for s, o in samples.items()],
+        }
+        write(folder / "relations" / f"{name}.json", json.dumps(told))
+    pair = {
+        "first": "landmark_country",
+        "second": "country_capital",
+        "description": "the land of {}",
+        "other_description": "the land far from {}",
+        "template": "The capital of the land of {} is",
+        "first_template": "{} stands in",
+        "second_template": "The capital of {} is",
+    }
+    write(folder / "two_hop.json", json.dumps([pair]))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("countries", "substitutes"),
+    [
+        ({"Peru": "Lima"}, [None]),
+        ({"South Korea": "Seoul", "South Africa": "Pretoria"}, [None, None]),
+        (
+            {"South Korea": "Seoul", "South Africa": "Pretoria", "Peru": "Lima"},
+            ["the Tower 2", "the Tower 2", "the Tower [01]"],
+        ),
+    ],
+)
+def test_another_bridge_begins_with_another_word_or_there_is_none(
+    tmp_path: Path, countries: dict[str, str], substitutes: list[str | None]
+) -> None:
+    (tmp_path / "relations").mkdir()
+    found = two_hop(two_hop_folder(tmp_path, countries))["evaluation"]
+    for item, substitute in zip(found, substitutes, strict=True):
+        prompt = item.fields.get("entity_prompt")
+        if substitute is None:
+            assert prompt is None
+        else:
+            assert re.fullmatch(f"The capital of the land of {substitute}", str(prompt))
 
 
 # -- calibration ---------------------------------------------------------------------------------
@@ -249,7 +318,9 @@ def test_take_is_stratified_nested_and_deterministic(name: str) -> None:
         ids = [item.id for item in sample.items]
         assert len(ids) == n
         assert ids == [item.id for item in dataset.items if item.id in set(ids)], "not in the file's order"
-        counts = Counter(i.label if dataset.labels else i.group for i in sample.items)
+        counts = Counter(
+            i.label if dataset.labels else i.fields.get("relations", i.group) for i in sample.items
+        )
         strata = {"relations": 27, "two_hop": 12}.get(name, len(dataset.labels))
         assert max(counts.values()) - min([*counts.values(), *[0] * (strata - len(counts))]) <= 1
         assert smaller <= set(ids), "a larger sample keeps a smaller one"
@@ -567,21 +638,23 @@ def two_hop_row(k: int, **changes: str) -> tuple[str, ...]:
 
 def test_two_hop_fact_as_published(tmp_path: Path) -> None:
     rows = [two_hop_row(0), two_hop_row(1, e2_aliases=""), two_hop_row(0), two_hop_row(2, e2="", e3="")]
+    rows.append(two_hop_row(0, e2="Another bridge of the same question"))
     path = write(tmp_path / "TwoHopFact.csv", csv_text(TWO_HOP_FACT, rows))
     dataset = load_dataset("twohopfact", path)
     assert (dataset.task, dataset.labels, dataset.demonstrations) == ("composition", (), ())
-    assert dataset.source == f"{path} (1 repeated items left out)"
+    assert dataset.source == f"{path} (2 repeated items left out)"
     assert [i.id for i in dataset.items] == [f"twohopfact-00000{n}" for n in (1, 2, 4)]
     item, plain, empty = dataset.items
     assert item.text == "The author of the novel Novel 0 was born in the country of"
     assert (item.label, item.aliases) == ("Ireland", ("Éire",))
-    assert item.group == "country of the author of the novel"
+    assert item.group == "Ann O'Reader 0"
     assert item.fields == {
+        "relations": "country of the author of the novel",
         "category": "novel-author-country",
         "subject": "Novel 0",
         "bridge": "Ann O'Reader 0",
         "bridge_aliases": "A. O'Reader 0\nAnny 0",
-        "description": "the author of the novel Novel 0",
+        "description": "The author of the novel Novel 0",
         "first_prompt": "The author of the novel Novel 0 is",
         "second_prompt": "Ann O'Reader 0 was born in the country of",
         "entity_prompt": "The author of the novel Tome 0",
@@ -589,6 +662,27 @@ def test_two_hop_fact_as_published(tmp_path: Path) -> None:
     }
     assert plain.fields["bridge_aliases"] == ""
     assert (empty.fields["bridge"], empty.label) == ("", ""), "whoever asks counts it"
+
+
+def test_a_two_hop_fact_mention_is_the_cut_prompt_or_else_the_template(tmp_path: Path) -> None:
+    rows = [two_hop_row(0, mu="{}, the novel, its author"), two_hop_row(1)]
+    for lacking, expected in (
+        ("uid", "The author of the novel Novel 0"),
+        ("mu.template", "The author of the novel Novel 0"),
+        ("r2(r1(e1)).subject_cut.prompt", "Novel 0, the novel, its author"),
+    ):
+        header = TWO_HOP_FACT.replace(f",{lacking},", ",another,")
+        dataset = load_dataset("twohopfact", write(tmp_path / "a.csv", csv_text(header, rows)))
+        assert dataset.items[0].fields["description"] == expected
+    both = TWO_HOP_FACT.replace("mu.template", "mu").replace("r2(r1(e1)).subject_cut", "cut")
+    with pytest.raises(DataError, match=r"'r2\(r1\(e1\)\)\.subject_cut\.prompt or mu\.template' is missing"):
+        load_dataset("twohopfact", write(tmp_path / "b.csv", both + "\n"))
+
+
+def test_two_hop_fact_is_sampled_by_its_types_of_composition(tmp_path: Path) -> None:
+    rows = [two_hop_row(k, fact_comp_type="ab"[k > 7]) for k in range(10)]
+    dataset = load_dataset("twohopfact", write(tmp_path / "a.csv", csv_text(TWO_HOP_FACT, rows)))
+    assert Counter(i.fields["relations"] for i in take(dataset, 4, seed=0).items) == {"a": 2, "b": 2}
 
 
 @pytest.mark.parametrize(
@@ -751,7 +845,7 @@ def test_bad_csv_is_refused_with_file_and_line(tmp_path: Path, text: str, messag
         ("sst2", "sentence,lable", "'label'"),
         ("healthfc", HEALTHFC.replace("en_ids", "ids"), "'en_ids'"),
         ("ecqa", ECQA.replace("q_op5", "q_op"), "'q_op5'"),
-        ("twohopfact", TWO_HOP_FACT.replace("mu.template", "template"), "'mu.template'"),
+        ("twohopfact", TWO_HOP_FACT.replace("e2.value", "e2"), "'e2.value'"),
     ],
 )
 def test_a_missing_column_is_named(tmp_path: Path, name: str, header: str, missing: str) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
-from types import MethodType
-from typing import Any
+from types import MethodType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from fakes import FakeContext
 
-from explainers.multi_hop import MultiHop, MultiHopRow, causal_layers
+from explainers.multi_hop import MultiHop, MultiHopRow, _together, causal_layers
 from explainers.scorers.multi_hop import MultiHopScorer
 from quantxai._published import Entry
 from quantxai._two_hop import two_hop_fact_items
@@ -19,6 +19,9 @@ from quantxai.checkpoints import load_dense, load_tokenizer
 from quantxai.datasets import Dataset, load_dataset, take
 from quantxai.errors import DataError
 from quantxai.records import Item
+
+if TYPE_CHECKING:
+    from quantxai.internals import Internals
 
 torch = pytest.importorskip("torch")
 
@@ -195,7 +198,9 @@ def test_prompts_are_zero_shot_or_show_questions_of_the_same_relations(lm: Trans
     item = dataset.items[0]
     plain, shown = (rows(lm, dataset, shots=shots)[0] for shots in (0, 1))
     assert plain.two_hop_prompt == item.text
-    demonstration = next(d for d in dataset.demonstrations if d.group == item.group)
+    demonstration = next(
+        d for d in dataset.demonstrations if d.fields["relations"] == item.fields["relations"]
+    )
     fields = demonstration.fields
     assert shown.two_hop_prompt == f"{demonstration.text} {demonstration.label}.\n{item.text}"
     assert shown.first_prompt.startswith(f"{fields['first_prompt']} {fields['bridge']}.\n")
@@ -240,7 +245,7 @@ def test_a_question_of_two_hop_fact_is_looked_into(lm: TransformersModel) -> Non
         "e2.aliases": "(('James Joyce', 'Joyce'),)",
         "e3.value": "Ireland",
         "e3.aliases": "()",
-        "mu.template": "the author of the novel '{}'",
+        "r2(r1(e1)).subject_cut.prompt or mu.template": "The author of the novel 'Ulysses'",
         "r1(e1).prompt": "The author of the novel 'Ulysses' is",
         "r2(e2).prompt": "James Joyce was born in the country of",
         "r2(r1(e1)).prompt": "The author of the novel 'Ulysses' was born in the country of",
@@ -307,6 +312,37 @@ def test_many_items_are_looked_into_a_few_at_a_time(
         assert one.entrec == pytest.approx(other.entrec, rel=1e-6)
         assert one.entrec_relation == pytest.approx(other.entrec_relation, rel=1e-6)
         assert one.causal_derivatives == pytest.approx(other.causal_derivatives, rel=1e-4)
+
+
+def test_what_is_held_at_a_time_fits_whatever_the_model_is() -> None:
+    """A trace of a model of 70 billion parameters takes 4 * 2 * 80 * (6 * 8192 + 28672) = 49.8 MB."""
+
+    def together(layers: int, hidden: int, ffn_width: int, vocabulary: int, causal: int = 4) -> int:
+        readout = SimpleNamespace(vocabulary=vocabulary)
+        inside = SimpleNamespace(layers=layers, hidden=hidden, ffn_width=ffn_width, readout=readout)
+        return _together(cast("Internals", inside), causal)
+
+    assert together(80, 8192, 28672, 128256) == 3, "2^29 / (3 * 49.8 MB + 12 * 10 * 128256 B) = 3.3"
+    assert together(30, 576, 1536, 49152) == 32, "a small model's are not more than before"
+    assert together(1, 64, 64, 1_000_000, causal=0) == 22, "2^29 / 24 MB, and little else"
+    assert together(1, 64, 64, 1_000_000) == 4
+    assert together(1000, 100_000, 400_000, 10**6) == 1
+
+
+def test_as_many_items_as_fit_are_looked_into_together(
+    lm: TransformersModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    observed = MultiHop._observed
+
+    def spied(self: MultiHop, internals: Any, asked: Any) -> Any:
+        sizes.append(len(asked))
+        return observed(self, internals, asked)
+
+    monkeypatch.setattr(MultiHop, "_observed", spied)
+    monkeypatch.setattr("explainers.multi_hop._BYTES", 0)
+    rows(lm, questions(2))
+    assert sizes == [1, 1]
 
 
 def test_without_causal_layers_nothing_is_patched(lm: TransformersModel) -> None:

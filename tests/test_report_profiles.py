@@ -402,6 +402,13 @@ def test_entrec_is_drawn_without_the_embedding_and_compared_layer_by_layer() -> 
     best = found.recalled["q"]
     assert (best.layer, best.value, best.n) == ("final norm", "−2.00", 2)
     assert best.shares == {"entity": f"50.0{SPACE}%"}
+    elsewhere = [*rows, hop("r", "a", entrec=[-9.0, -1.0, -4.0])]
+    found = hops(asked("full", "q", "r"), entry("hops"), elsewhere, measured([], "multi_hop"))
+    assert found is not None
+    assert {name: b.layer for name, b in found.recalled.items()} == dict.fromkeys(
+        ["full", "q", "r"], "final norm"
+    )
+    assert found.recalled["r"].value == "−4.00", "at the parent's best layer, not at its own"
     assert found.problems == [(1, 3, ["full"])]
     assert "relation" not in str(found.legend)
 
@@ -425,6 +432,7 @@ def test_a_parent_without_rows_leaves_the_variants() -> None:
     assert found is not None
     assert [name for name, _, _ in found.recall] == ["q"]
     assert (found.accuracies, list(found.causal)) == ({}, ["q"])
+    assert found.recalled == {}, "there is no layer to compare at"
     assert hops(asked("full"), entry("hops"), [], measured([], "multi_hop")) is None
 
 

@@ -32,7 +32,10 @@ _OTHERS = {"entity": "another subject", "relation": "another relation"}
 
 @dataclass(frozen=True)
 class Recalled:
-    """Where a variant recalls the bridge best on average, for readers of tables.
+    """How well a variant recalls the bridge where the parent does best on average, for readers of tables.
+
+    The place is the parent's for all: were it each variant's own, it would be chosen on the data it is read from,
+    and two variants would be compared at different places.
 
     Attributes:
         layer: where.
@@ -60,7 +63,7 @@ class Hops:
         legend_shares: and of the second.
         recall: EntRec by layer, one per variant: name, note, picture.
         shares: how often the question's own exceeds each substitute, likewise.
-        recalled: the best layer in words, by variant.
+        recalled: the recall at the parent's best layer in words, by variant; none where the parent has none.
         layers: where the causal link was measured.
         causal: by variant the share of questions at each of them.
         problems: questions that nothing could be measured in, and questions in all, and for which variants.
@@ -100,6 +103,7 @@ def hops(run: Compared, entry: Mapping[str, Any], rows: Rows, measurements: pd.D
         if name in own
     ]
     of_parent = next((one for one in found if one.variant == parent), None)
+    place = None if of_parent is None else of_parent.best()
     # Controls are in the tables alone.
     shown = [one for one in found if one.variant in (parent, *run.asked)]
     columns, accuracies = _accuracies(run, measurements, how)
@@ -121,7 +125,7 @@ def hops(run: Compared, entry: Mapping[str, Any], rows: Rows, measurements: pd.D
             "Share of questions whose own description recalls the bridge more",
             "proportion",
         ),
-        recalled={one.variant: one.best() for one in found},
+        recalled={} if place is None else {one.variant: one.at(place) for one in found},
         layers=layers,
         causal=causal,
         problems=problems(rows, run.variants),
@@ -175,10 +179,14 @@ class _Recall:
                 found[name] = _seen(layer_means(above, above))
         return found
 
-    def best(self) -> Recalled:
+    def best(self) -> int:
         """Return the layer with the highest mean; the embedding, layer 0, has seen no subject."""
         means = layer_means(self.own, self.own)
-        layer = max(range(1, len(means)), key=means.__getitem__, default=0)
+        return max(range(1, len(means)), key=means.__getitem__, default=0)
+
+    def at(self, layer: int) -> Recalled:
+        """Return what the tables say of one layer."""
+        means = layer_means(self.own, self.own)
         shares = {name: level(of[layer], "proportion") for name, of in self.shares(sorted(self.own)).items()}
         name = "final norm" if layer == len(means) - 1 else str(layer)
         return Recalled(name, level(means[layer], "nats"), shares, len(self.own))
