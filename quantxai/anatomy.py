@@ -109,6 +109,11 @@ def find_anatomy(model: Any) -> Anatomy:
     if head is None:
         raise missing(model, "the unembedding: the model has no output embeddings")
     probe = run_probe(model, int(config.hidden_size))
+    if not bool(torch.isfinite(probe.logits).all()):
+        raise ModelError(
+            f"this model of architecture '{config.model_type}' cannot be looked into: its numbers are not finite, "
+            "even for four tokens"
+        )
     layers = _layers(model, int(config.num_hidden_layers), probe.calls)
     final_norm = _final_norm(model, probe.calls, head, layers)
     readout = _readout(model, final_norm, head)
@@ -173,12 +178,14 @@ def _readout(model: Any, final_norm: Any, head: Any) -> Readout:
     if not (isinstance(weight, torch.nn.Parameter) and weight.is_floating_point()):
         weight = effective_weight(head, model.dtype)
     bias = getattr(head, "bias", None)
-    scaling = getattr(config, "logits_scaling", None)
+    scaling, scale = getattr(config, "logits_scaling", None), getattr(config, "logit_scale", None)
+    if not isinstance(scale, int | float | None):
+        raise missing(model, f"a number that scales the logits: its configuration says '{scale}'")
     return Readout(
         **vars(_norm(model, final_norm, int(weight.shape[1]))),
         unembedding=weight.detach(),
         bias=None if bias is None else bias.detach(),
-        multiplier=float(getattr(config, "logit_scale", None) or (1 / scaling if scaling else 1.0)),
+        multiplier=float(scale or (1 / scaling if scaling else 1.0)),
         softcap=getattr(config, "final_logit_softcapping", None),
     )
 
@@ -252,7 +259,25 @@ def _check(model: Any, anatomy: Anatomy, probe: Probe) -> None:
                 f"what layer {number} adds to the residual stream beside attention and FFN, or scales them by"
             )
             raise missing(model, what)
+        for sublayer in (block.attention, block.ffn):
+            if sublayer.norm is not None and differ(*_through(sublayer, sublayer.norm, calls)):
+                what = f"how layer {number}'s own norms change what attention and FFN add"
+                raise missing(model, what)
     read = anatomy.readout.logits(inputs[-1].to(anatomy.readout.gain.device)).cpu()
     if differ(read, probe.logits[0].to(read)):
         what = "how its logits come from the last residual: norm and unembedding do not give them"
         raise missing(model, what)
+
+
+def _through(sublayer: Sublayer, norm: Norm, calls: dict[int, Call]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a sublayer adds by its folded norm, and what it added in the probe, [tokens, hidden] each.
+
+    Folding is linear, so that the products of the probe stand for the matrix that made them.
+    """
+    products, added = calls[id(sublayer.output)].returned, calls[id(sublayer.adds)].returned
+    if products is None or added is None:
+        raise ValueError("The probe keeps what has the residual stream's width.")
+    products = products.flatten(0, -2).to(norm.gain)
+    made = norm.folded((products / norm.scale(products)[:, None]).T).T
+    made = (made if norm.shift is None else made + norm.shift).cpu()
+    return made, added.flatten(0, -2).to(made)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ __all__ = [
     "tensor_shapes",
     "write_twin",
 ]
+
+IDENTITY_ROWS = 1024
+"""Rows of the identity that are fed through a layer at a time."""
 
 
 def load_dense(source: Path, dtype: str, device: str, **settings: Any) -> Any:
@@ -130,8 +134,9 @@ def _has_plain_matrix(module: Any) -> bool:
 def effective_weight(module: Any, dtype: Any) -> Any:
     """Return the matrix [out_features, in_features] a linear layer multiplies with.
 
-    Packed weights never matter: where there is no plain matrix, the identity is fed through the layer
-    and its bias taken off.
+    Packed weights never matter: where there is no plain matrix, the identity is fed through the layer, in
+    blocks. Its bias is zero meanwhile: taken off afterwards, it would leave the rounding of a sum that it
+    may be most of.
 
     Args:
         module: any layer that is linear in its input.
@@ -142,11 +147,35 @@ def effective_weight(module: Any, dtype: Any) -> Any:
     if _has_plain_matrix(module) and module.weight.shape == (module.out_features, module.in_features):
         return module.weight.detach().to(dtype, copy=True)
     device = next((t.device for t in [*module.parameters(), *module.buffers()]), torch.device("cpu"))
-    with torch.inference_mode(), exact_half_products():
-        columns = module(torch.eye(module.in_features, dtype=dtype, device=device))
-        if getattr(module, "bias", None) is not None:
-            columns = columns - module.bias
-    return columns.T.clone()
+    matrix = None
+    with torch.inference_mode(), exact_half_products(), _without_bias(module):
+        for start in range(0, module.in_features, IDENTITY_ROWS):
+            rows = min(IDENTITY_ROWS, module.in_features - start)
+            block = torch.zeros(rows, module.in_features, dtype=dtype, device=device)
+            block[:, start : start + rows].fill_diagonal_(1)
+            columns = module(block)
+            if matrix is None:
+                with torch.inference_mode(False):  # what is returned may be used where gradients are taken
+                    matrix = columns.new_empty(columns.shape[1], module.in_features)
+            matrix[:, start : start + rows] = columns.T
+    return matrix
+
+
+@contextmanager
+def _without_bias(module: Any) -> Iterator[None]:
+    """Zero a layer's bias for a while, in place, as kernels may hold the tensor; in inference mode only."""
+    import torch
+
+    bias = getattr(module, "bias", None)
+    if not isinstance(bias, torch.Tensor):
+        yield
+        return
+    kept = bias.detach().clone()
+    try:
+        bias.detach().zero_()
+        yield
+    finally:
+        bias.detach().copy_(kept)
 
 
 def exact_half_products() -> Any:

@@ -47,9 +47,9 @@ def returned(output: Any) -> Any:
     return output[0] if isinstance(output, tuple) else output
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a module in the probe.
+    """One call of a module in the probe; the same only as itself, since tensors have no one equality.
 
     Attributes:
         name: the module's.

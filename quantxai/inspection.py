@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from quantxai import machine
 from quantxai.checkpoints import load_tokenizer
 from quantxai.config import SweepConfig, parse_config
-from quantxai.errors import InputError, ModelError, OutOfSpace, UnknownName
+from quantxai.errors import InputError, UnknownName
 from quantxai.jobs import FetchParent, open_lm
 from quantxai.lens import Lens, Token, first_token, layer_log_probs, make_reading, place, token_text
 from quantxai.models import cache_directory, resolve
 from quantxai.preparation import prepare
 from quantxai.variants import Variant, check_packages, resolve_variants
-from quantxai.workers import Job, Message, Send, in_own_process, run_jobs
+from quantxai.workers import Job, Send, in_own_process, run_job
 
 if TYPE_CHECKING:
     from quantxai.run import Progress
@@ -58,36 +58,23 @@ def inspect(
     source = resolve(config.model.name, config.model.revision)
     chosen = _chosen(resolve_variants(config, source), config.parent.name, variants)
     check_packages(chosen)
-    told: dict[str, Any] = {}
-
-    def handle(job: Job, message: Message) -> None:
-        kind, value = message
-        if kind == "line" and progress is not None:
-            progress.line(value)
-        elif kind == "value":
-            told[job.name] = value
-        elif kind == "full":
-            raise OutOfSpace(value)
-        elif kind in ("failed", "died"):
-            raise ModelError(value[1])
-
     cache_directory().mkdir(parents=True, exist_ok=True)
     log = cache_directory() / "inspect.log"
     log.unlink(missing_ok=True)
-    run_jobs([FetchParent("model", machine.cores(), source, chosen)], 1, handle, log)
+    report = None if progress is None else progress.line
+    path = run_job(FetchParent("model", machine.cores(), source, chosen), log, report)
     job = ReadLens(
         "inspect",
         machine.cores(),
         chosen,
-        told["model"],
+        path,
         config.batch_tokens,
         prompt,
         token,
         position,
         top,
     )
-    run_jobs([job], 1, handle, log)
-    lens: Lens = told["inspect"]
+    lens: Lens = run_job(job, log, report)
     return lens
 
 

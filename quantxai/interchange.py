@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from quantxai import machine, registry
 from quantxai.config import parse_config
-from quantxai.errors import ConfigError, InputError, ModelError, OutOfSpace
+from quantxai.errors import ConfigError, InputError
 from quantxai.jobs import FetchParent, WriteCheckpoint
 from quantxai.methods import Control
 from quantxai.models import nearest_existing, resolve
 from quantxai.variants import check_packages, resolve_variants
-from quantxai.workers import Job, Message, run_jobs
+from quantxai.workers import run_job
 
 if TYPE_CHECKING:
     from quantxai.run import Progress
@@ -67,28 +67,15 @@ def quantize(
     source = resolve(config.model.name, config.model.revision)
     variants = resolve_variants(config, source)
     check_packages(variants)
-    told: dict[str, Any] = {}
-
-    def handle(job: Job, message: Message) -> None:
-        kind, value = message
-        if kind == "line" and progress is not None:
-            progress.line(value)
-        elif kind == "value":
-            told[job.name] = value
-        elif kind == "full":
-            raise OutOfSpace(value)
-        elif kind in ("failed", "died"):
-            raise ModelError(value[1])
-
     log = out.parent / f".{out.name}.log"
     out.parent.mkdir(parents=True, exist_ok=True)
+    report = None if progress is None else progress.line
     try:
-        run_jobs([FetchParent("model", machine.cores(), source, variants)], 1, handle, log)
-        job = WriteCheckpoint("quantize", machine.cores(), variants[1], told["model"], out)
-        run_jobs([job], 1, handle, log)
+        path = run_job(FetchParent("model", machine.cores(), source, variants), log, report)
+        job = WriteCheckpoint("quantize", machine.cores(), variants[1], path, out)
+        receipt: dict[str, Any] = run_job(job, log, report)
     finally:
         log.unlink(missing_ok=True)
-    receipt: dict[str, Any] = told["quantize"]
     return receipt
 
 

@@ -158,11 +158,11 @@ class Internals:
 
         The gain of the block's own norm, where it has one, is folded in.
         """
-        return _folded(self.anatomy.blocks[layer].ffn)
+        return _folded(self.anatomy.blocks[layer].ffn, self.readout.unembedding.dtype)
 
     def attention_output(self, layer: int) -> torch.Tensor:
         """Return the attention's output matrix [hidden, heads * head width], likewise."""
-        return _folded(self.anatomy.blocks[layer].attention)
+        return _folded(self.anatomy.blocks[layer].attention, self.readout.unembedding.dtype)
 
     def paths(self, prompt: str) -> Paths:
         """Run a prompt and return what was observed at all its positions, and what its last token attends to.
@@ -253,6 +253,6 @@ class Internals:
         return Trace(tokens, place, **parts, **scales)
 
 
-def _folded(sublayer: Sublayer) -> torch.Tensor:
-    matrix = output_matrix(sublayer.output)
+def _folded(sublayer: Sublayer, dtype: torch.dtype) -> torch.Tensor:
+    matrix = output_matrix(sublayer.output, dtype)
     return matrix if sublayer.norm is None else sublayer.norm.folded(matrix)

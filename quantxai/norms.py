@@ -24,6 +24,8 @@ EPS = (1e-5, 1e-6, 1e-8, 0.0)
 """What it may be where a norm does not say (OLMo's)."""
 SMALL = 2.0**-9
 """Size of a vector whose norm depends on which of EPS it is."""
+FLOOR = 0.1
+"""Share of a vector's median element that an error is at least compared with."""
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -79,8 +81,10 @@ class Norm:
 def read_norm(module: Any, width: int, model: Any) -> Norm | None:
     """Return the norm that a module computes, or null where it computes something else.
 
-    Families differ in what they store: the gain, the gain less one (Gemma) or none (OLMo). The norms that
-    the stored numbers may mean are compared with what the module makes of two vectors.
+    Families differ in what they store: the gain, the gain less one (Gemma) or none (OLMo). Of the norms
+    that the stored numbers may mean, it is the one nearest to what the module makes of two vectors, if that
+    is near enough. Every element counts by its own size: beside one gain of a thousand, which is less than
+    a thousandth off where one is added, all others would look alike.
 
     Args:
         module: what may be a norm.
@@ -95,11 +99,15 @@ def read_norm(module: Any, width: int, model: Any) -> Norm | None:
     vectors = torch.stack([vector, vector * SMALL]).to(like)
     with torch.no_grad():
         made = module(vectors[None])[0].to(working_dtype(model.dtype))
-    tolerance = made.abs().amax(-1) * (1e-4 if like.dtype in (torch.float32, torch.float64) else 2e-2)
-    for norm in _candidates(module, made[0]):
-        if bool(((norm.normed(vectors) - made).abs().amax(-1) <= tolerance).all()):
-            return norm
-    return None
+    if made.shape != vectors.shape:
+        return None
+    size = made.abs()
+    size = size + FLOOR * size.median(-1, keepdim=True).values
+    # The mean chooses, since the largest error may be a rounding's; the largest one decides.
+    errors = [(n, (n.normed(vectors) - made).abs() / size) for n in _candidates(module, made[0])]
+    norm, error = min(errors, key=lambda found: float(found[1].mean()))
+    tolerance = 1e-4 if like.dtype in (torch.float32, torch.float64) else 2e-2
+    return norm if bool((error <= tolerance).all()) else None
 
 
 def _candidates(module: Any, like: torch.Tensor) -> Iterator[Norm]:

@@ -22,7 +22,7 @@ from typing import Any
 
 from quantxai.errors import ModelError, OutOfSpace, QuantxaiError
 
-__all__ = ["Job", "Message", "Send", "describe", "in_own_process", "quiet", "run_jobs"]
+__all__ = ["Job", "Message", "Send", "describe", "in_own_process", "quiet", "run_job", "run_jobs"]
 
 Message = tuple[str, Any]
 """(kind, value): line text; done (CellKey, items, seconds); failed or died (CellKey or job name, reason);
@@ -109,6 +109,35 @@ def quiet() -> None:
 
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
+
+
+def run_job(job: Job, log: Path, report: Callable[[str], None] | None = None) -> Any:
+    """Run one job in a process of its own and return the value it tells.
+
+    Args:
+        job: what is run.
+        log: file that receives whatever libraries print.
+        report: called with every line of text that the job tells.
+
+    Raises:
+        ModelError: the job failed, or its process died.
+        OutOfSpace: the disk is full.
+    """
+    told: list[Any] = []
+
+    def handle(job: Job, message: Message) -> None:
+        kind, value = message
+        if kind == "line" and report is not None:
+            report(value)
+        elif kind == "value":
+            told.append(value)
+        elif kind == "full":
+            raise OutOfSpace(value)
+        elif kind in ("failed", "died"):
+            raise ModelError(value[1])
+
+    run_jobs([job], 1, handle, log)
+    return told[-1]
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, handle: Callable[[Job, Message], None], log: Path) -> None:

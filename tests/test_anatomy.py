@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ torch = pytest.importorskip("torch")
 import families  # noqa: E402
 from families import FAMILIES  # noqa: E402
 
-from quantxai import registry  # noqa: E402
+from quantxai import anatomy, checkpoints, registry  # noqa: E402
 from quantxai.anatomy import find_anatomy  # noqa: E402
-from quantxai.checkpoints import load_tokenizer  # noqa: E402
+from quantxai.checkpoints import effective_weight, load_tokenizer  # noqa: E402
 from quantxai.engine import TransformersModel  # noqa: E402
 from quantxai.errors import ModelError  # noqa: E402
-from quantxai.hooks import run_probe  # noqa: E402
+from quantxai.hooks import Call, run_probe  # noqa: E402
+from quantxai.norms import read_norm  # noqa: E402
 from quantxai.projections import output_matrix  # noqa: E402
 
 PARTS = {
@@ -119,6 +121,97 @@ def test_a_layer_whose_weight_is_no_tensor_is_read_through_what_it_does() -> Non
     assert torch.allclose(matrix, packed.codes * packed.scales)
     assert not torch.allclose(matrix, plain.weight, atol=1e-3)
     assert torch.allclose(matrix @ trace.neurons[1] + plain.bias, trace.ffn[1])
+
+
+def _biased(width: int, dtype: Any) -> Any:
+    """A packed layer with weights of .02 and a bias of 1."""
+    generator = torch.Generator().manual_seed(3)
+    linear = torch.nn.Linear(width, 24)
+    linear.weight.data = torch.randn(24, width, generator=generator) * 0.02
+    linear.bias.data = torch.randn(24, generator=generator)
+    packed = Packed(linear.to(dtype))
+    packed.held = packed.bias.data  # as a kernel that was given the tensor once
+    return packed
+
+
+@pytest.mark.parametrize("place", ["parameter", "buffer", "inference"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_large_bias_does_not_blur_the_matrix_and_stays_as_it_was(place: str, dtype: Any) -> None:
+    packed = _biased(48, dtype)
+    if place != "parameter":
+        bias = packed.bias.data
+        del packed.bias
+        with torch.inference_mode(place == "inference"):
+            packed.register_buffer("bias", bias.clone() if place == "inference" else bias)
+    before, at = packed.bias.clone(), packed.bias.data_ptr()
+
+    found = effective_weight(packed, dtype)
+
+    assert torch.equal(found, packed.codes.to(dtype) * packed.scales)
+    assert not found.is_inference()
+    assert torch.equal(packed.bias, before)
+    assert packed.bias.data_ptr() == at
+
+
+def test_a_kernel_that_holds_its_bias_is_read_and_a_failing_one_gets_it_back() -> None:
+    packed = _biased(48, torch.bfloat16)
+    before = packed.bias.detach().clone()
+
+    def kernel(h: Any) -> Any:
+        return h @ (packed.codes.to(h.dtype) * packed.scales).T + packed.held
+
+    def failing(h: Any) -> Any:
+        raise RuntimeError("no kernel")
+
+    packed.forward = kernel
+    assert torch.equal(effective_weight(packed, torch.bfloat16), packed.codes * packed.scales)
+    packed.forward = failing
+    with pytest.raises(RuntimeError, match="no kernel"):
+        effective_weight(packed, torch.bfloat16)
+    assert torch.equal(packed.bias, before)
+
+
+def test_the_identity_is_fed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "IDENTITY_ROWS", 20)
+    packed = _biased(48, torch.float32)
+    fed: list[int] = []
+    packed.register_forward_pre_hook(lambda _, args: fed.append(len(args[0])))
+
+    assert torch.equal(effective_weight(packed, torch.float32), packed.codes * packed.scales)
+    assert fed == [20, 20, 8]
+
+
+def test_a_plain_matrix_is_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from quantxai import projections
+
+    asked: list[Any] = []
+
+    def watched(module: Any, dtype: Any) -> Any:
+        asked.append(dtype)
+        return effective_weight(module, dtype)
+
+    monkeypatch.setattr(projections, "effective_weight", watched)
+    linear = torch.nn.Linear(4, 3).to(torch.bfloat16)
+
+    assert torch.equal(output_matrix(linear), linear.weight.float())
+    assert asked == [torch.float32]
+
+
+def test_a_packed_layer_without_any_floating_tensor_is_fed_the_models_type() -> None:
+    packed = _biased(48, torch.float32)
+    packed.bias, packed.held, packed.step = None, None, 0.5
+    del packed.scales
+    fed: list[Any] = []
+
+    def kernel(h: Any) -> Any:
+        fed.append(h.dtype)
+        return h @ packed.codes.to(h.dtype).T * packed.step
+
+    packed.forward = kernel
+
+    for asked in ({}, {"dtype": torch.bfloat16}):
+        assert torch.equal(output_matrix(packed, **asked), packed.codes * 0.5)
+    assert fed == [torch.float32, torch.bfloat16]
 
 
 @pytest.mark.parametrize(
@@ -243,6 +336,36 @@ def test_what_is_not_understood_is_refused_and_the_missing_part_named(case: str)
     assert "work all the same" in str(refusal.value)
 
 
+def test_a_scale_of_logits_that_is_no_number_is_refused() -> None:
+    model = _changed(lambda m: setattr(m.config, "logit_scale", "inv_sqrt_d_model"))
+
+    with pytest.raises(
+        ModelError, match=r"not found: a number that scales the logits: .* 'inv_sqrt_d_model'"
+    ):
+        find_anatomy(model)
+
+
+@pytest.mark.parametrize("name", sorted(NORMS))
+def test_a_block_norm_that_is_misread_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = deepcopy(families.model(name))
+    wrong = model.model.layers[1].post_feedforward_layernorm
+
+    def misread(module: Any, width: int, model: Any) -> Any:
+        norm = read_norm(module, width, model)
+        return replace(norm, gain=norm.gain + 1) if module is wrong and norm else norm
+
+    assert find_anatomy(model)
+    monkeypatch.setattr(anatomy, "read_norm", misread)
+    with pytest.raises(ModelError, match="not found: how layer 1's own norms change"):
+        find_anatomy(model)
+
+
+def test_a_module_that_is_called_twice_has_two_calls() -> None:
+    twice = [Call("a", None, torch.ones(2), torch.ones(2)) for _ in range(2)]
+
+    assert twice.index(twice[1]) == 1
+
+
 def test_a_granite_that_does_not_scale_is_let_through() -> None:
     assert find_anatomy(families.build("granite", residual_multiplier=1.0)).ffn_width == 48
 
@@ -251,3 +374,12 @@ def test_a_convolution_of_gpt2_is_transposed() -> None:
     layer = families.model("gpt2").transformer.h[0].mlp.c_proj
 
     assert torch.equal(output_matrix(layer), layer.weight.T)
+
+
+def test_a_model_whose_numbers_are_not_finite_is_told_apart_from_one_with_other_parts() -> None:
+    model = deepcopy(families.model("llama"))
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight[0, 0] = float("nan")
+
+    with pytest.raises(ModelError, match="its numbers are not finite"):
+        find_anatomy(model)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from quantxai import inspection
+from quantxai import inspection, workers
 from quantxai.cli import app
 from quantxai.config import parse_config
 from quantxai.errors import InputError, ModelError
@@ -349,7 +349,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             except InputError as error:  # as a process of its own tells it
                 handle(job, ("failed", (job.name, str(error))))
 
-    monkeypatch.setattr(inspection, "run_jobs", run_jobs)
+    monkeypatch.setattr(workers, "run_jobs", run_jobs)
     monkeypatch.setattr(inspection, "in_own_process", lambda function, *given: function(*given))
     return told
 

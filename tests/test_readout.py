@@ -162,6 +162,41 @@ def test_a_norm_is_read_as_it_is(
     assert torch.allclose(found.gain, gain.to(found.dtype), atol=1e-6 if dtype != torch.bfloat16 else 0.02)
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("less", [0.0, 1.0])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_few_large_gains_hide_no_other(seed: int, less: float, dtype: Any) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    gain = torch.randn(1152, generator=generator) + 3
+    gain[torch.randperm(1152, generator=generator)[:3]] = torch.tensor([80.0, 240.0, 1000.0])
+    stored = Stored(Norm(gain=gain, eps=1e-6), less, says=True)
+    stored.weight.data = stored.weight.data.to(dtype)
+    stored.norm = Norm(gain=stored.weight.detach().float() + less, eps=1e-6)
+    model = SimpleNamespace(dtype=dtype, parameters=stored.parameters)
+
+    found = read_norm(stored, 1152, model)
+
+    assert found is not None
+    assert torch.equal(found.gain, stored.norm.gain)
+
+
+def test_a_norm_with_one_element_off_is_refused() -> None:
+    """The nearest of what it may be is not near: a small element is a fifth larger."""
+
+    class Off(Stored):
+        def forward(self, h: Any) -> Any:
+            made = self.norm.normed(h)
+            made[..., 5] *= 1.2
+            return made.to(self.weight.dtype)
+
+    gain = torch.full((64,), 3.0, dtype=torch.bfloat16)
+    gain[0] = 1000
+    model = SimpleNamespace(dtype=torch.bfloat16, parameters=lambda: iter([gain]))
+
+    assert read_norm(Stored(Norm(gain=gain, eps=1e-6), 0.0, says=True), 64, model) is not None
+    assert read_norm(Off(Norm(gain=gain, eps=1e-6), 0.0, says=True), 64, model) is None
+
+
 @pytest.mark.parametrize("other", [torch.nn.Identity(), torch.nn.Tanh(), torch.nn.GroupNorm(3, 33)])
 def test_something_else_is_no_norm(other: Any) -> None:
     model = SimpleNamespace(dtype=torch.float32, parameters=lambda: iter([torch.ones(1)]))
