@@ -31,6 +31,10 @@ Mode: TypeAlias = 'Literal["exact", "fast"]'
 
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 """How far a score from moments may be off, nats, before rounding; beyond it is made directly."""
+ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-13}
+"""How far rounding may put a score or a bound off, for each nat of the largest number it is made of."""
+LEAST_SIZE = 10.0
+"""That number is taken to be no smaller than this, nats."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +46,28 @@ class Attribution:
         layers: of the best value neurons, the best first.
         neurons: their places in the layer.
         scores: their exact scores, descending.
-        certain: how many of the first are proven to be the best of all neurons; null where nothing is proven.
+        certain: how many of the first are proven to be the best of all neurons, beyond rounding.
         ffn: scores of the FFNs, [layers].
         attention: scores of the attention sublayers, [layers].
         heads: scores of their heads, [layers, heads].
         query_layers: of the best query neurons.
         query_neurons: their places in the layer.
         query_scores: their scores, descending.
+        mode: what was done: "exact" scored every neuron, also where "fast" was asked for and logits are capped.
     """
 
     logprob: float
     layers: torch.Tensor
     neurons: torch.Tensor
     scores: torch.Tensor
-    certain: int | None
+    certain: int
     ffn: torch.Tensor
     attention: torch.Tensor
     heads: torch.Tensor
     query_layers: torch.Tensor
     query_neurons: torch.Tensor
     query_scores: torch.Tensor
+    mode: Mode = "exact"
 
 
 def attribute(
@@ -80,7 +86,8 @@ def attribute(
         internals: the model.
         traces: what it held at each prompt's last token.
         targets: w, the token that is explained, of each.
-        mode: "exact" scores every neuron; "fast" those with the largest first-order scores.
+        mode: "exact" scores every neuron; "fast" those with the largest first-order scores. Where the readout has
+            a soft cap, these bound nothing and miss much, so that "fast" scores every neuron as well.
         survivors: how many these are for each fact, over all layers.
         kept: how many of the best neurons are returned.
         memory: most bytes of working tensors, beside the model, the traces, one layer's output matrix and
@@ -90,6 +97,7 @@ def attribute(
         raise ValueError(f"kept = {kept} of survivors = {survivors} neurons: raise survivors, or lower kept")
     if not traces:
         return []
+    screens = mode == "fast" and internals.readout.softcap is None
     found: list[Attribution] = []
     with torch.no_grad():
         adding = AddedDirections(internals.readout, memory // 2)
@@ -97,15 +105,20 @@ def attribute(
         for start in range(0, len(traces), size):
             some = slice(start, start + size)
             batch = _Batch(internals, adding, traces[some], targets[some])
-            screened = batch.screened(survivors) if mode == "fast" else None
+            screened = batch.screened(survivors) if screens else None
             found += batch.results(kept, screened, survivors)
     return found
 
 
 def _facts_at_once(internals: Internals, adding: AddedDirections, memory: int) -> int:
-    """How many facts' working tensors fit: a layer's of all neurons, residuals of all, and a block of logits."""
-    neurons, residuals = 12 * internals.ffn_width, (5 * internals.layers + internals.heads) * internals.hidden
-    return max(1, memory // (adding.item * (neurons + residuals + 2 * adding.tokens)))
+    """How many facts' working tensors fit: a layer's of all neurons, residuals of all, and a block of logits.
+
+    Residuals are there nine times for each layer while `Facts` are joined from their parts; later five times,
+    and three times for each head of a layer: what it adds, the residual with that, and these stacked.
+    """
+    copies = max(9 * internals.layers, 5 * internals.layers + 3 * internals.heads)
+    numbers = 12 * internals.ffn_width + copies * internals.hidden + 2 * adding.tokens
+    return max(1, memory // (adding.item * numbers))
 
 
 class Best:
@@ -203,7 +216,8 @@ class _Batch:
             chosen[facts_of, places[facts_of, columns]] = True
             scores = self.adding.directly(facts, matrix, factors, chosen)
             best.add(scores.where(chosen, -torch.inf), start)
-        return self._put_together(*best.found(), self._certain(best, screened, survivors))
+        mode: Mode = "exact" if screened is None else "fast"
+        return self._put_together(*best.found(), self._certain(best, screened, survivors), mode)
 
     def _every(self, facts: Facts, matrix: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         """Return the scores of all neurons of a layer, [facts, neurons]."""
@@ -213,14 +227,17 @@ class _Batch:
         doubtful = ~(errors <= TOLERANCE[scores.dtype])
         return self.adding.directly(facts, matrix, factors, doubtful).where(doubtful, scores)
 
-    def _certain(self, best: Best, screened: Best | None, survivors: int) -> list[int | None]:
-        """How many of the best are the best of all: no neuron's score is above its first-order score."""
+    def _certain(self, best: Best, screened: Best | None, survivors: int) -> list[int]:
+        """How many of the best are the best of all: no neuron's score is above its first-order score.
+
+        Both are rounded, so that a score counts only where it is above by more than that.
+        """
         scores = best.found()[0]
         if screened is None or screened.found()[0].shape[1] <= survivors:
             return [scores.shape[1]] * len(scores)
-        if self.internals.readout.softcap is not None:
-            return [None] * len(scores)
-        return list((scores >= screened.found()[0][:, survivors, None]).sum(1).tolist())
+        sizes = torch.maximum(self.facts.logits.abs(), self.facts.log_totals.abs()).view(-1, len(scores))
+        slack = ROUNDING[scores.dtype] * sizes.amax(0).clamp(min=LEAST_SIZE)
+        return list((scores - slack[:, None] >= screened.found()[0][:, survivors, None]).sum(1).tolist())
 
     def _sublayers(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return scores of FFNs and attentions, [facts, layers], and of heads, [facts, layers, heads]."""
@@ -246,7 +263,7 @@ class _Batch:
         return torch.einsum("dhw,fhw->hfd", matrix, inputs.unflatten(1, (heads, -1)))
 
     def _put_together(
-        self, scores: torch.Tensor, places: torch.Tensor, certain: list[int | None]
+        self, scores: torch.Tensor, places: torch.Tensor, certain: list[int], mode: Mode
     ) -> list[Attribution]:
         ffn, attention, heads = (t.cpu() for t in self._sublayers())
         width = self.internals.ffn_width
@@ -264,6 +281,7 @@ class _Batch:
                 query_layers=layers[i, :0],
                 query_neurons=neurons[i, :0],
                 query_scores=scores[i, :0],
+                mode=mode,
             )
             for i, logprob in enumerate(self.logprobs.tolist())
         ]

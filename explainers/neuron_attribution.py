@@ -38,14 +38,18 @@ class NeuronAttributionRow(Row):
     token: str | None = Field(None, description="The target: one token as text; null where there is none.")
     logprob: float | None = Field(None, description="Its log-probability after the prompt, nats.")
     rank: int | None = Field(None, description="Its rank among all next tokens, 1 = most likely.")
-    mode: Mode = Field(description="Whether every neuron was scored exactly, or those a screen let through.")
+    mode: Mode = Field(
+        description="Whether every neuron was scored exactly, as all are where logits have a soft cap, or those that a "
+        "screen let through."
+    )
     neuron_layers: list[int] = Field([], description="Layers of the highest scoring FFN neurons, best first.")
     neuron_indices: list[int] = Field([], description="Their places within their layers.")
     neuron_scores: list[float] = Field(
         [], description="Their scores, nats: what each adds to the log-probability."
     )
     certain: int | None = Field(
-        None, description="How many of them are proven to be the best of all neurons; null where nothing is."
+        None,
+        description="How many of them are proven to be the best of all neurons; null where nothing was attributed.",
     )
     ffn_scores: list[float] = Field(
         [], description="What each layer's FFN adds to the log-probability, nats."
@@ -147,10 +151,11 @@ class NeuronAttribution(Explainer):
     def _together(self, internals: Internals) -> int:
         """How many facts are traced at a time, for half of the memory.
 
-        A trace holds a number for each neuron and six as wide as a layer; a rank takes the whole vocabulary, twice.
+        A trace holds a number for each neuron and six as wide as a layer, and while it is made all of them twice, as
+        they were noted and stacked; a rank takes the whole vocabulary, twice.
         """
         width = internals.ffn_width + 6 * max(internals.hidden, internals.heads * internals.head_width)
-        numbers = internals.layers * width + 2 * internals.readout.vocabulary
+        numbers = 2 * (internals.layers + 1) * width + 2 * internals.readout.vocabulary
         return max(1, self.memory // 2 // (numbers * int(internals.readout.dtype.itemsize)))
 
     def _attributed(self, internals: Internals, asked: Sequence[Question]) -> Iterator[Row]:
@@ -163,8 +168,7 @@ class NeuronAttribution(Explainer):
                 group=question.item.group,
                 prompt=question.prompt,
                 gold=question.item.label or "",
-                mode=self.mode,
-                **columns,
+                **{"mode": self.mode, **columns},
             )
 
     def _observed(self, internals: Internals, asked: Sequence[Question]) -> Iterator[dict[str, Any]]:
@@ -195,6 +199,7 @@ class NeuronAttribution(Explainer):
                 yield {"problem": "the model's numbers are not finite"}
                 continue
             yield {
+                "mode": found.mode,
                 "token": internals.tokenizer.decode([token]),
                 "logprob": found.logprob,
                 "rank": rank,

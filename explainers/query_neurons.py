@@ -67,7 +67,8 @@ def query_neurons(
         for batch in _batches(internals, prompts, memory // 2):
             some = slice(len(found), len(found) + len(batch))
             facts = zip(batch, traces[some], targets[some], attributions[some], strict=True)
-            ends = [_ends(internals, adding, internals.paths(p), t, w, a, heads) for p, t, w, a in facts]
+            ends = [_start(internals, adding, internals.paths(p), t, w, a, heads) for p, t, w, a in facts]
+            ends = _through_heads(internals, ends)
             best = [Best(kept) for _ in ends]
             for layer in range(internals.layers):
                 reached = [(e, b) for e, b in zip(ends, best, strict=True) if bool((e.layers > layer).any())]
@@ -88,33 +89,45 @@ class _Ends:
     Attributes:
         paths: what the prompt's forward pass held.
         layers: of the heads, [heads].
-        directions: g O V of each, [heads, hidden], nats per unit of a residual over its norm's scale.
+        heads: their places in the layer.
+        directions: [heads, hidden]. At the start g / t of each, nats per unit of a residual; through the heads
+            g O V / t, nats per unit of a residual over its norm's scale.
         weights: attention weights over those scales, [heads, tokens].
     """
 
     paths: Paths
     layers: torch.Tensor
+    heads: list[int]
     directions: torch.Tensor
     weights: torch.Tensor
 
 
 def _batches(internals: Internals, prompts: Sequence[str], memory: int) -> Iterator[list[str]]:
-    """Group prompts whose activations fit together."""
-    numbers = internals.layers * (internals.ffn_width + internals.hidden + internals.heads + 2)
+    """Group prompts whose activations fit together.
+
+    While a prompt runs, its own are there twice: as they were noted, and stacked.
+    """
     batch: list[str] = []
-    held = 0
+    held = largest = 0
     for prompt in prompts:
-        size = len(internals.tokens(prompt)) * numbers * int(internals.readout.dtype.itemsize)
-        if batch and held + size > memory:
+        size = _size(internals, len(internals.tokens(prompt)))
+        if batch and held + size + max(largest, size) > memory:
             yield batch
-            batch, held = [], 0
+            batch, held, largest = [], 0, 0
         batch.append(prompt)
-        held += size
+        held, largest = held + size, max(largest, size)
     if batch:
         yield batch
 
 
-def _ends(
+def _size(internals: Internals, tokens: int) -> int:
+    """Bytes of a prompt's `Paths`."""
+    by_layer = internals.ffn_width + internals.hidden + internals.heads + 2
+    numbers = internals.layers * by_layer + internals.hidden
+    return tokens * numbers * int(internals.readout.dtype.itemsize)
+
+
+def _start(
     internals: Internals,
     adding: AddedDirections,
     paths: Paths,
@@ -123,8 +136,8 @@ def _ends(
     attribution: Attribution,
     number: int,
 ) -> _Ends:
-    """Follow the best heads of one fact back to the residuals they read."""
-    readout, width = internals.readout, internals.head_width
+    """Return the best heads of one fact, and how log p(w) depends on what they write."""
+    readout = internals.readout
     best = attribution.heads.flatten().topk(min(number, attribution.heads.numel()))
     places = best.indices[best.values > 0]
     layers, heads = (places // internals.heads).tolist(), (places % internals.heads).tolist()
@@ -134,14 +147,22 @@ def _ends(
         scales = readout.scale(trace.residuals[-1]).expand(len(layers))
         tokens = torch.full((len(layers),), target, device=scales.device)
         residuals = trace.residuals[layers].to(readout.dtype)
-        gradients = adding.facts(residuals, scales, tokens).gradients / trace.attention_scale[layers, None]
-    for layer in sorted(set(layers)):
-        output = internals.attention_output(layer).to(readout.dtype)
-        values = internals.value_matrix(layer).to(readout.dtype)
-        for i in [i for i, of in enumerate(layers) if of == layer]:
-            own = slice(heads[i] * width, (heads[i] + 1) * width)
-            directions[i] = gradients[i] @ output[:, own] @ values[own]
-    return _Ends(paths, torch.tensor(layers, device=weights.device), directions, weights)
+        directions = adding.facts(residuals, scales, tokens).gradients / trace.attention_scale[layers, None]
+    return _Ends(paths, torch.tensor(layers, device=weights.device), heads, directions, weights)
+
+
+def _through_heads(internals: Internals, starts: Sequence[_Ends]) -> list[_Ends]:
+    """Follow the heads of several facts back to the residuals they read; a layer's matrices are made once."""
+    width, dtype = internals.head_width, internals.readout.dtype
+    of_layers = [start.layers.tolist() for start in starts]
+    found = [torch.zeros_like(start.directions) for start in starts]
+    for layer in sorted(set().union(*of_layers)):
+        output, values = internals.attention_output(layer).to(dtype), internals.value_matrix(layer).to(dtype)
+        for start, layers, directions in zip(starts, of_layers, found, strict=True):
+            for i in [i for i, of in enumerate(layers) if of == layer]:
+                own = slice(start.heads[i] * width, (start.heads[i] + 1) * width)
+                directions[i] = start.directions[i] @ output[:, own] @ values[own]
+    return [replace(start, directions=d) for start, d in zip(starts, found, strict=True)]
 
 
 def _scores(ends: _Ends, layer: int, matrix: torch.Tensor) -> torch.Tensor:

@@ -20,8 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
 from explainers.added_directions import AddedDirections  # noqa: E402
-from explainers.attribution import Attribution, attribute  # noqa: E402
-from explainers.query_neurons import query_neurons  # noqa: E402
+from explainers.attribution import Attribution, _Batch, _facts_at_once, attribute  # noqa: E402
+from explainers.neuron_attribution import NeuronAttribution  # noqa: E402
+from explainers.query_neurons import _batches, _size, query_neurons  # noqa: E402
 from quantxai.checkpoints import load_dense, load_tokenizer  # noqa: E402
 from quantxai.engine import TransformersModel  # noqa: E402
 from quantxai.internals import Trace  # noqa: E402
@@ -52,18 +53,19 @@ def random_model(seed: int = 0, size: float = 1.0, dtype: Any = None, **options:
 
     hidden, vocabulary = options.pop("hidden", HIDDEN), options.pop("vocabulary", VOCABULARY)
     layers, ffn = options.pop("layers", LAYERS), options.pop("ffn", FFN)
+    heads, width = options.pop("heads", HEADS), options.pop("width", WIDTH)
     vectors = {"shift": hidden, "bias": vocabulary}
     options = {k: numbers(vectors[k]) if k in vectors else v for k, v in options.items()}
     readout = Readout(gain=1 + numbers(hidden) / 5, unembedding=numbers(vocabulary, hidden), **options)
     outputs = [size * numbers(hidden, ffn) for _ in range(layers)]
-    attentions = [numbers(hidden, HEADS * WIDTH) for _ in range(layers)]
+    attentions = [numbers(hidden, heads * width) for _ in range(layers)]
     return SimpleNamespace(
         readout=readout,
         layers=layers,
         hidden=hidden,
         ffn_width=ffn,
-        heads=HEADS,
-        head_width=WIDTH,
+        heads=heads,
+        head_width=width,
         ffn_output=lambda layer: outputs[layer],
         attention_output=lambda layer: attentions[layer],
         numbers=numbers,
@@ -80,7 +82,7 @@ def random_traces(model: Any, number: int) -> tuple[list[Trace], list[int]]:
             residuals=n(layers + 1, model.hidden),
             attention=n(layers, model.hidden),
             ffn=n(layers, model.hidden),
-            heads=n(layers, HEADS * WIDTH),
+            heads=n(layers, model.heads * model.head_width),
             neurons=n(layers, model.ffn_width),
             attention_scale=1 + n(layers).abs(),
             ffn_scale=1 + n(layers).abs(),
@@ -185,7 +187,6 @@ def test_no_score_is_above_its_first_order_score_and_what_is_certain_is_true(kin
     exact = attribute(model, traces, tokens, mode="exact", kept=number)
     fast = attribute(model, traces, tokens, mode="fast", kept=20, survivors=20)
     for fact, (one, other) in enumerate(zip(exact, fast, strict=True)):
-        assert other.certain is not None
         assert 0 < other.certain <= 20
         places = list(scores(one))
         assert list(scores(other))[: other.certain] == places[: other.certain]
@@ -207,15 +208,28 @@ def test_survivors_are_those_with_the_largest_slopes() -> None:
     for one, other in zip(exact, fast, strict=True):
         assert list(scores(other)) == list(scores(one))
         assert other.scores.tolist() == pytest.approx(one.scores.tolist(), rel=1e-9)
-        assert other.certain is not None
         assert other.certain >= 9
 
 
-def test_with_a_cap_nothing_is_certain_but_what_was_all_scored() -> None:
+def test_with_a_cap_the_fast_way_is_the_exact_one() -> None:
     model = random_model(**KINDS["capped"])
-    traces, tokens = random_traces(model, 1)
-    assert attribute(model, traces, tokens, mode="fast", kept=5, survivors=30)[0].certain is None
-    assert attribute(model, traces, tokens, mode="exact", kept=5)[0].certain == 5
+    traces, tokens = random_traces(model, 3)
+    fast = attribute(model, traces, tokens, mode="fast", kept=5, survivors=5)
+    for trace, token, one in zip(traces, tokens, fast, strict=True):
+        check(model, trace, token, one, 1e-6, 5)
+        assert (one.mode, one.certain) == ("exact", 5)
+    uncapped = random_model()
+    for mode in ("exact", "fast"):
+        (one,) = attribute(uncapped, traces[:1], tokens[:1], mode=mode, kept=5, survivors=5)
+        assert one.mode == mode
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e-9), (torch.float64, 1e-17)])
+def test_what_rounding_may_decide_is_not_certain(dtype: Any, size: float) -> None:
+    model = random_model(size=size, dtype=dtype)
+    traces, tokens = random_traces(model, 4)
+    found = attribute(model, traces, tokens, mode="fast", kept=10, survivors=10)
+    assert [one.certain for one in found] == [0] * 4
 
 
 @pytest.mark.parametrize("size", [1e-3, 0.02, 0.5, 5.0])
@@ -310,6 +324,18 @@ def test_query_neurons_of_random_models(kind: str, memory: int) -> None:
         assert [want[place] for place in places] == pytest.approx(best, rel=1e-6)
 
 
+def test_a_layers_matrices_are_made_once_for_all_facts() -> None:
+    model = with_paths(random_model(), 3)
+    traces, tokens = random_traces(model, 3)
+    found = attribute(model, traces, tokens, mode="exact")
+    made: list[tuple[str, int]] = []
+    for name in ("attention_output", "value_matrix"):
+        make = getattr(model, name)
+        setattr(model, name, lambda layer, n=name, make=make: (made.append((n, layer)), make(layer))[1])
+    query_neurons(model, "abc", traces, tokens, found, heads=LAYERS * HEADS)
+    assert len(made) == len(set(made)) > 0
+
+
 def test_query_neurons_of_the_trained_model(tiny_path: Path) -> None:
     with torch.inference_mode(False), torch.no_grad():
         internals = engine(tiny_path, "float64").internals()
@@ -369,6 +395,61 @@ def test_a_wide_layer_and_a_large_vocabulary_stay_within_the_memory(mode: Any, v
     with Live() as live, torch.inference_mode():
         attribute(model, traces, tokens, mode=mode, survivors=40, kept=40, memory=memory)
     assert memory // 16 < live.most < memory
+
+
+@pytest.mark.parametrize("layers", [80, 4])
+def test_many_layers_and_heads_stay_within_the_memory(layers: int) -> None:
+    """Layers and heads of a 70-billion-parameter model, its widths divided by 32 (its vocabulary by more)."""
+    model = random_model(
+        dtype=torch.float32, size=0.01, layers=layers, heads=64, hidden=256, width=4, ffn=896, vocabulary=100
+    )
+    memory = 2**22
+    adding = AddedDirections(model.readout, 2**20)
+    number = _facts_at_once(model, adding, memory)
+    traces, tokens = random_traces(model, number)
+    with Live() as live, torch.inference_mode():
+        _Batch(model, adding, traces, tokens)._sublayers()
+    assert number > 3
+    assert memory // 2 < live.most < memory
+
+
+def test_prompts_that_are_followed_together_stay_within_the_memory() -> None:
+    model = with_paths(random_model(ffn=200), 30)
+    kept = model.paths("a")
+
+    def paths(prompt: str) -> Any:
+        """As a model's: noted layer by layer, then stacked."""
+        noted = {k: [t.clone() for t in v] for k, v in vars(kept).items() if k != "tokens"}
+        return SimpleNamespace(**{k: torch.stack(v) for k, v in noted.items()})
+
+    memory = 2**20
+    batches = list(_batches(model, "abcdefghij", memory))
+    assert "".join(p for batch in batches for p in batch) == "abcdefghij"
+    assert len(batches[0]) > 2
+    for batch in batches:
+        with Live() as live:
+            held = [paths(prompt) for prompt in batch]
+        assert len(held) == len(batch)
+        assert live.most <= memory
+
+
+def test_what_a_prompt_holds_is_counted_right(tiny_path: Path) -> None:
+    with torch.inference_mode():
+        internals = engine(tiny_path, "float32").internals()
+        prompts, _ = asked(internals, 1)
+        paths = internals.paths(prompts[0])
+    held = sum(t.nbytes for t in vars(paths).values() if torch.is_tensor(t))
+    assert _size(internals, len(paths.tokens)) == held
+
+
+def test_facts_that_are_traced_together_stay_within_the_memory() -> None:
+    """A trace is there twice while it is made, and so is what enters the blocks' own norms."""
+    model = random_model(dtype=torch.float32, layers=10, ffn=200)
+    (trace,), _ = random_traces(model, 1)
+    held = 2 * (sum(t.nbytes for t in vars(trace).values() if torch.is_tensor(t)) + 2 * trace.ffn.nbytes)
+    method = NeuronAttribution(memory=2**20)
+    number = method._together(model)
+    assert method.memory // 4 < number * held <= method.memory // 2
 
 
 def test_blocks_of_a_70b_model_stay_within_the_memory() -> None:

@@ -381,6 +381,15 @@ def test_less_memory_means_fewer_facts_at_a_time_and_the_same_rows(
         assert one.neuron_scores == pytest.approx(other.neuron_scores, abs=1e-9)
 
 
+def test_a_row_says_what_was_done(lm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = facts().model_copy(update={"items": load_dataset("relations").items[:1]})
+    assert [r.mode for r in attributed(lm, data)] == ["fast"]
+    readout = lm.internals().readout
+    # With a soft cap every neuron is scored; this one is too wide to change a number.
+    monkeypatch.setattr(type(lm.internals()), "readout", property(lambda self: replace(readout, softcap=1e6)))
+    assert [r.mode for r in attributed(lm, data)] == ["exact"]
+
+
 def test_heads_are_followed_back_to_query_neurons(lm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     data = facts().model_copy(update={"items": load_dataset("relations").items[:4]})
     for found in attributed(lm, data):
