@@ -19,7 +19,7 @@ from quantxai.hooks import Hook, hooked
 from quantxai.paths import Paths, eager, path_hooks
 from quantxai.projections import output_matrix
 from quantxai.readout import Readout
-from quantxai.traces import Seen, Trace, patch_hooks, silence_hooks, trace_hooks
+from quantxai.traces import Seen, Trace, ablation_hooks, patch_hooks, trace_hooks
 from quantxai.values import Values, find_values
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Internals:
         return self._disturbed(*places, hooks)
 
     def ablated(self, prompts: Sequence[str], neurons: Sequence[Sequence[tuple[int, int]]]) -> torch.Tensor:
-        """Return next-token log-probabilities [prompts, vocabulary], nats, with some FFN neurons silenced.
+        """Return next-token log-probabilities [prompts, vocabulary], nats, with some FFN neurons ablated.
 
         Args:
             prompts: what is run.
@@ -149,7 +149,7 @@ class Internals:
                 )
 
         def hooks(at: list[int], ends: torch.Tensor) -> list[Hook]:
-            return silence_hooks(self.anatomy, [neurons[i] for i in at], ends)
+            return ablation_hooks(self.anatomy, [neurons[i] for i in at], ends)
 
         return self._disturbed(*self._placed(prompts, None), hooks)
 

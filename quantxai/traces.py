@@ -11,7 +11,7 @@ import torch
 from quantxai.anatomy import Anatomy
 from quantxai.hooks import Hook, given, returned
 
-__all__ = ["Seen", "Trace", "patch_hooks", "silence_hooks", "trace_hooks"]
+__all__ = ["Seen", "Trace", "ablation_hooks", "patch_hooks", "trace_hooks"]
 
 Seen: TypeAlias = "dict[str, dict[int, torch.Tensor]]"
 """What hooks noted: by what it is and by layer."""
@@ -103,7 +103,7 @@ def patch_hooks(
     return [(modules[layer], patch(layer), True) for layer in sorted(set(layers))]
 
 
-def silence_hooks(
+def ablation_hooks(
     anatomy: Anatomy, neurons: Sequence[Sequence[tuple[int, int]]], ends: torch.Tensor
 ) -> list[Hook]:
     """Return hooks that set activations of FFN neurons to 0.
@@ -118,7 +118,7 @@ def silence_hooks(
         for layer, place in chosen:
             by_layer.setdefault(layer, []).append((row, place))
 
-    def silence(layer: int) -> Callable[..., Any]:
+    def ablate(layer: int) -> Callable[..., Any]:
         rows, places = torch.tensor(by_layer[layer]).unbind(1)
 
         def hook(module: Any, args: Any, kwargs: Any) -> Any:
@@ -130,4 +130,4 @@ def silence_hooks(
 
         return hook
 
-    return [(anatomy.blocks[layer].ffn.output, silence(layer), True) for layer in sorted(by_layer)]
+    return [(anatomy.blocks[layer].ffn.output, ablate(layer), True) for layer in sorted(by_layer)]

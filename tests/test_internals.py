@@ -120,7 +120,7 @@ def test_a_patch_is_what_a_hand_written_hook_does(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_silenced_neurons_add_nothing(name: str) -> None:
+def test_ablated_neurons_add_nothing(name: str) -> None:
     """Their part of the FFN's output is taken off the residual stream of the plain model by hand."""
     internals = families.engine(name).internals()
     neurons = [[(1, 3), (1, 5)], [(0, 0)], [], [(0, 2), (1, 7)], [(1, 1)]]
