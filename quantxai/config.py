@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 
 from quantxai import registry
-from quantxai.conditions import Condition
+from quantxai.analysis import Analysis, confirmatory_outcomes, with_margins
 from quantxai.errors import ConfigError, InputError, nearest
 from quantxai.methods import Explainer, MatchedControl, Method, Quantizer, Scorer
 from quantxai.records import Record, digest
 from quantxai.validation import entry_name, validate
 
 __all__ = [
-    "Analysis",
     "Calibration",
     "ExplainerConfig",
     "ModelConfig",
@@ -116,23 +115,6 @@ class ScorerConfig(Record):
         return registry.method("scorer", self.scorer).model_validate(self.options)
 
 
-class Analysis(Record):
-    """How variants are compared with the parent."""
-
-    alpha: float = Field(
-        0.05, gt=0, lt=0.5, description="Family-wise error rate, and 1 - the intervals' level."
-    )
-    resamples: int = Field(10_000, ge=1_000, description="Bootstrap and permutation resamples.")
-    pool: tuple[Condition, ...] = Field(
-        (),
-        description="Conditions in which compared cells may differ all the same; the report then says so.",
-    )
-    margins: dict[str, PositiveFloat] = Field(
-        default_factory=dict,
-        description='Equivalence margins in place of the metrics\' own: "scorer.metric" = value.',
-    )
-
-
 class SweepConfig(Record):
     """A whole sweep."""
 
@@ -173,13 +155,7 @@ class SweepConfig(Record):
         _unique("variants", [v.name for v in self.variants], "name")
         _unique("explainers", [f"{e.name} on {e.dataset}" for e in self.explainers], "name and dataset")
         _unique("scorers", [s.scorer for s in self.scorers], "scorer")
-        metrics = [f"{s.scorer}.{m.name}" for s in self.scorers for m in s.method().metrics]
-        for name in self.analysis.margins:
-            if name not in metrics:
-                raise ValueError(
-                    f"analysis.margins: unknown metric '{name}'.{nearest(name, metrics)} "
-                    f"Available: {', '.join(sorted(metrics))}."
-                )
+        _check_analysis(self)
         return self
 
     def digest(self) -> str:
@@ -231,6 +207,25 @@ def _unique(key: str, values: list[str], what: str) -> None:
     twice = sorted({v for v in values if values.count(v) > 1})
     if twice:
         raise ValueError(f"{key}: two entries have the {what} '{twice[0]}'; give each a name of its own")
+
+
+def _check_analysis(config: SweepConfig) -> None:
+    metrics = {(s.scorer, m.name): m for s in config.scorers for m in s.method().metrics}
+    try:
+        confirmatory_outcomes(config.analysis, metrics)
+        with_margins(config.analysis, metrics)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    variants = [v.name for v in config.variants]
+    for contrast in config.analysis.contrasts:
+        for name in contrast:
+            if name not in variants:
+                raise ValueError(
+                    f"analysis.contrasts: unknown variant '{name}'.{nearest(name, variants)} "
+                    f"Available: {', '.join(variants)}."
+                )
+        if contrast[0] == contrast[1]:
+            raise ValueError(f"analysis.contrasts: '{contrast[0]}' is compared with itself; name two variants")
 
 
 def load_config(path: Path) -> SweepConfig:

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from quantxai import registry
+from quantxai.analysis import Analysis
 from quantxai.config import (
     DEFAULT_EXPLAINERS,
     DEFAULT_VARIANTS,
-    Analysis,
     Calibration,
     ExplainerConfig,
     ModelConfig,

@@ -13,17 +13,21 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "Correction",
     "Finding",
     "Item",
     "Measurement",
     "Metric",
     "Record",
+    "ReplicatedFinding",
     "Row",
+    "Trend",
     "Verdict",
     "digest",
 ]
 
 Verdict = Literal["degraded", "equivalent", "improved", "unresolved"]
+Correction = Literal["holm", "bonferroni", "benjamini-hochberg", "none"]
 
 
 def digest(value: Any) -> str:
@@ -77,6 +81,10 @@ class Metric(Record):
         description="Direction of quality; null for a descriptive metric, which gets no verdict."
     )
     margin: float = Field(gt=0, description="Largest change, in the metric's unit, still called equivalent.")
+    margin_reason: str = Field("", description="Why the margin is what it is where nobody sets another.")
+    confirmatory: bool = Field(
+        False, description="Whether it is a confirmatory outcome where the analysis plan names none."
+    )
     unit: str = Field(description="proportion, nats, tokens, cosine, perplexity ...")
     description: str = Field(description="One sentence for the report's reader.")
 
@@ -105,11 +113,9 @@ class Measurement(Record):
     value: float | None = Field(description="null where the item has no value, never 0 for missing.")
 
 
-class Finding(Record):
-    """One variant against its parent on one metric, paired by item."""
+class _Outcome(Record):
+    """What was compared on which metric: the head of every result."""
 
-    variant: str
-    parent: str
     explainer: str
     dataset: str
     scorer: str
@@ -117,26 +123,55 @@ class Finding(Record):
     kind: Literal["binary", "continuous"]
     higher_is_better: bool | None
     unit: str
+
+    @property
+    def outcome(self) -> str:
+        """Scorer and metric, as a plan or a policy names them: `recall.recall`."""
+        return f"{self.scorer}.{self.metric}"
+
+
+class Finding(_Outcome):
+    """One variant against its reference on one metric, paired by item."""
+
+    variant: str
+    reference: str = Field(description="What it is compared with: the parent, or another variant.")
     n: int = Field(description="Items with a value on both sides.")
     n_missing: int = Field(description="Items with no value on at least one side.")
     groups: int = Field(description="Clusters among the n items.")
-    parent_mean: float | None
+    reference_mean: float | None
     variant_mean: float | None
-    estimate: float | None = Field(description="Mean of variant minus parent over the n items.")
+    estimate: float | None = Field(description="Mean of variant minus reference over the n items.")
     ci_low: float | None = Field(description="Cluster-bootstrap interval of the estimate, lower end.")
     ci_high: float | None
+    bound_low: float | None = Field(
+        description="Worst case for missing values: the estimate over all items if each was as low as any seen."
+    )
+    bound_high: float | None = Field(description="The same the other way; both equal the estimate where none is.")
     effect_size: float | None = Field(
         description="Binary: the risk difference (= estimate). Continuous: mean difference / its standard deviation."
     )
+    cliffs_delta: float | None = Field(
+        description="P(variant's value is higher) - P(it is lower), over all pairs of a value of each."
+    )
     test: str = Field(description="mcnemar-exact, sign-flip-permutation or none.")
     p: float | None
-    p_adjusted: float | None = Field(description="Holm over the run's directional findings.")
+    p_adjusted: float | None = Field(description="p corrected for the family's number of comparisons.")
+    p_rank: float | None = Field(
+        description="Continuous only: Wilcoxon signed-rank p, whole groups flipped; a check, no verdict rests on it."
+    )
     margin: float
+    p_equivalence: float | None = Field(
+        description="The larger p of two one-sided tests that the difference lies within the margin."
+    )
+    p_equivalence_adjusted: float | None = Field(description="The same corrected for the family.")
+    confirmatory: bool = Field(description="Whether the analysis plan names it.")
+    correction: Correction = Field(description="How p was adjusted over the family.")
+    family: int = Field(description="Comparisons that were corrected together; 0 for descriptive metrics.")
     minimum_detectable: float | None = Field(
         description="Smallest true difference found with 80 % power at this n and spread."
     )
     flips: float | None = Field(
-        description="Binary only: share of the n items whose outcome differs from the parent's."
+        description="Binary only: share of the n items whose outcome differs from the reference's."
     )
     flips_low: float | None = Field(description="Clopper-Pearson interval of flips, lower end.")
     flips_high: float | None
@@ -144,3 +179,44 @@ class Finding(Record):
     n_to_resolve: int | None = Field(
         description="For an unresolved verdict: about how many items would settle it (statistics.n_to_resolve)."
     )
+
+
+class Trend(_Outcome):
+    """Whether a metric rises or falls with the bits of one method, item by item."""
+
+    method: str = Field(description="The quantizer whose variants differ in bits.")
+    bits: list[float] = Field(description="The widths compared, rising; the last is the parent's.")
+    variants: list[str] = Field(description="One for each width.")
+    n: int = Field(description="Items with a value at every width.")
+    groups: int
+    tau: float | None = Field(description="Mean over items of Kendall's tau-a of value and bits, -1 to 1.")
+    ci_low: float | None = Field(description="Cluster-bootstrap interval of tau, lower end.")
+    ci_high: float | None
+    p: float | None = Field(description="Jonckheere-Terpstra over blocks, whole groups flipped.")
+    p_adjusted: float | None = Field(description="Benjamini-Hochberg over the run's trends.")
+
+
+class ReplicatedFinding(_Outcome):
+    """A quantizer, not one checkpoint of it, against the reference: over several calibration seeds."""
+
+    variant: str = Field(description="Name of the variant with the first seed.")
+    reference: str
+    seeds: int = Field(description="Replicates: variants that differ in the calibration seed alone.")
+    n: int = Field(description="Items with a value for every seed and the reference.")
+    groups: int
+    estimate: float | None = Field(description="Mean difference over seeds and items.")
+    ci_low: float | None
+    ci_high: float | None
+    seed_sd: float | None = Field(description="Standard deviation between seeds of the mean difference.")
+    group_sd: float | None = Field(description="Standard deviation between groups of items.")
+    residual_sd: float | None = Field(description="What is left: items within groups and seeds.")
+    approach: Literal["mixed-model", "two-level-bootstrap"] = Field(
+        description="What the estimate and interval come from."
+    )
+    note: str = Field(description="Why the mixed model was not used, or empty.")
+    p: float | None
+    p_adjusted: float | None = Field(description="Benjamini-Hochberg over the run's replicated findings.")
+    margin: float
+    p_equivalence: float | None
+    p_equivalence_adjusted: float | None
+    verdict: Verdict | None

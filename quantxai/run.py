@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from quantxai import conditions, machine
+from quantxai.analysis import Analysis
 from quantxai.compare import compare
 from quantxai.config import SweepConfig, parse_config
 from quantxai.errors import CorruptCell, IncompleteRun, ModelError, OutOfSpace, RunError
@@ -340,11 +341,9 @@ def compare_run(store: Store) -> None:
     findings = compare(
         store.measurements(),
         metrics,
-        parent=manifest.parent,
-        alpha=analysis["alpha"],
-        resamples=analysis["resamples"],
-        seed=analysis["seed"],
-        margins=analysis["margins"],
-        controls=[v["name"] for v in manifest.variants if v.get("control")],
+        manifest.parent,
+        Analysis.model_validate({k: v for k, v in analysis.items() if k != "seed"}),
+        analysis["seed"],
+        [v["name"] for v in manifest.variants if v.get("control")],
     )
     store.write_findings(findings)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from quantxai.config import Analysis, Calibration, ModelConfig, SweepConfig, load_config, parse_config
+from quantxai.analysis import Analysis
+from quantxai.config import Calibration, ModelConfig, SweepConfig, load_config, parse_config
 from quantxai.errors import ConfigError
 from quantxai.example import example_config
 from quantxai.options import options

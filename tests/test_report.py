@@ -317,7 +317,7 @@ def finding(**fields: object) -> Finding:
             "metric": "recall",
         },
         **{"kind": "binary", "higher_is_better": True, "unit": "proportion", "n": 50, "n_missing": 0},
-        **{"groups": 50, "test": "none", "margin": 0.1, "parent_mean": 0.5, "estimate": 0.0},
+        **{"groups": 50, "test": "none", "margin": 0.1, "reference_mean": 0.5, "estimate": 0.0},
     }
     return Finding.model_validate({**values, **fields})
 
@@ -414,7 +414,7 @@ def test_ticks_are_round_and_span_the_range(low: float, high: float, expected: l
 
 def test_a_marker_is_where_its_value_is() -> None:
     points = [plots.Point("q", 4.0, "gptq", 0)]
-    drawn = str(plots.panel(points, [finding(estimate=0.25, parent_mean=0.5, ci_low=0.0, ci_high=0.9)], "t"))
+    drawn = str(plots.panel(points, [finding(estimate=0.25, reference_mean=0.5, ci_low=0.0, ci_high=0.9)], "t"))
     height = {share: float(y) - 3.5 for y, share in re.findall(r'y="([\d.]+)">(\d+) %<', drawn)}
     (circle,) = re.findall(r'<circle cx="[\d.]+" cy="([\d.]+)"', drawn)
     # From 40 % to 100 %: 75 % is 35 of 60 on the way, 50 % is 10 of 60.

@@ -107,7 +107,7 @@ def _configuration(path: Path | None, model: str | None, n: int | None, workers:
 
 
 def _pooling(config: SweepConfig, pool: list[str]) -> SweepConfig:
-    from quantxai.config import Analysis
+    from quantxai.analysis import Analysis
     from quantxai.validation import validate
 
     analysis = validate(Analysis, {**config.analysis.model_dump(), "pool": pool}, "--pool")

@@ -46,11 +46,11 @@ def panel(points: Sequence[Point], findings: Sequence[Finding], title: str) -> M
         findings: one per variant at most.
         title: for readers who hear the picture.
     """
-    by_variant = {f.variant: f for f in findings if f.estimate is not None and f.parent_mean is not None}
+    by_variant = {f.variant: f for f in findings if f.estimate is not None and f.reference_mean is not None}
     if not by_variant:
         return Markup("")
     widest = max(by_variant.values(), key=lambda f: f.n)
-    reference = widest.parent_mean or 0.0
+    reference = widest.reference_mean or 0.0
     margin = widest.margin if widest.higher_is_better is not None else 0.0
     ends = [reference, reference - margin, reference + margin]
     for finding in by_variant.values():

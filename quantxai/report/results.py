@@ -210,7 +210,7 @@ def _lines(
         if key in by_metric:
             best = max(by_metric[key].values(), key=lambda f: f.n)
             ordered = {name: by_metric[key][name] for name in variants if name in by_metric[key]}
-            lines.append(Row(key[0], metric, best.parent_mean, ordered))
+            lines.append(Row(key[0], metric, best.reference_mean, ordered))
     return lines
 
 
