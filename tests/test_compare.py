@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from quantxai.analysis import Analysis
 from quantxai.compare import compare
 from quantxai.errors import InputError
 from quantxai.records import Finding, Measurement, Metric
@@ -26,6 +27,7 @@ LENGTH = Metric(
     name="length", kind="continuous", higher_is_better=None, margin=1, unit="tokens", description="Length."
 )
 METRICS = {("s", metric.name): metric for metric in (FLIP, NLL, LENGTH)}
+EVERY = Analysis(confirmatory=("s.flip", "s.nll"))
 
 
 def measured(
@@ -52,8 +54,8 @@ def measured(
     return pd.DataFrame(rows, columns=list(Measurement.COLUMNS)).astype({"value": float})
 
 
-def one(frame: pd.DataFrame, **options: object) -> Finding:
-    (finding,) = compare(frame, METRICS, **options)  # type: ignore[arg-type]
+def one(frame: pd.DataFrame, parent: str = "full", **decisions: object) -> Finding:
+    (finding,) = compare(frame, METRICS, parent, Analysis.model_validate(decisions))
     return finding
 
 
@@ -62,7 +64,7 @@ def test_a_binary_finding_by_hand() -> None:
     quantized = [0.0] * 9 + [1.0] * 3 + [1.0] * 1 + [0.0] * 7
     found = one(measured({"full": full, "q": quantized}))
     assert (found.n, found.n_missing, found.groups) == (20, 0, 20)
-    assert (found.parent_mean, found.variant_mean) == (0.6, 0.2)
+    assert (found.reference_mean, found.variant_mean) == (0.6, 0.2)
     assert found.estimate == found.effect_size == pytest.approx(-0.4)
     assert found.test == "mcnemar-exact"
     assert found.p == found.p_adjusted == pytest.approx(22 / 1024)  # 2 * (1 + 10) / 2^10
@@ -113,10 +115,10 @@ def test_equivalence_asks_for_the_interval_of_two_one_sided_tests() -> None:
     noise = np.random.default_rng(1).standard_normal(400)
     noise = (noise - noise.mean()) / noise.std(ddof=1)
     frame = measured({"full": [0.0] * 400, "q": list(noise)}, "nll")
-    found = one(frame, margins={"nll": 1.8 / 20})
+    found = one(frame, margins={"s.nll": 1.8 / 20})
     assert found.ci_high > 1.8 / 20
     assert found.verdict == "equivalent"
-    assert one(frame, margins={"nll": 1.5 / 20}).verdict == "unresolved"
+    assert one(frame, margins={"s.nll": 1.5 / 20}).verdict == "unresolved"
 
 
 def test_a_few_identical_outcomes_are_no_proof_of_equivalence() -> None:
@@ -129,7 +131,7 @@ def test_only_items_with_both_values_are_paired() -> None:
     found = one(frame.sample(frac=1, random_state=3))
     assert (found.n, found.n_missing) == (2, 3)
     assert found.estimate == -0.5
-    assert found.parent_mean == 0.5
+    assert found.reference_mean == 0.5
 
 
 def test_nothing_to_compare_gives_no_numbers() -> None:
@@ -174,14 +176,14 @@ def test_descriptive_metrics_get_an_interval_and_no_verdict() -> None:
     assert found.ci_low < found.estimate < found.ci_high
 
 
-def test_holm_covers_every_directional_finding_of_the_run() -> None:
+def test_holm_covers_every_confirmatory_finding_of_the_run() -> None:
     noise = np.random.default_rng(0).standard_normal((3, 30))
     frames = [
         measured({"full": [0.0] * 30, "q": list(noise[0] + 0.4), "r": list(noise[1])}, "nll"),
         measured({"full": [0.0] * 30, "q": [1.0] * 6 + [0.0] * 24}),
         measured({"full": [0.0] * 30, "q": list(noise[2])}, "length"),
     ]
-    findings = compare(pd.concat(frames), METRICS)
+    findings = compare(pd.concat(frames), METRICS, analysis=EVERY)
     family = sorted((f for f in findings if f.p is not None), key=lambda f: f.p)
     expected = np.maximum.accumulate([f.p * (3 - rank) for rank, f in enumerate(family)])
     assert [f.p_adjusted for f in family] == pytest.approx(np.minimum(expected, 1).tolist())
@@ -193,7 +195,7 @@ def test_enough_patterns_are_drawn_for_holm_to_reach_alpha() -> None:
         measured({"full": [0.0] * 40, **{f"q{i:03d}": [1.0] * 40 for i in range(60)}}, "nll", dataset=f"d{d}")
         for d in range(3)
     ]
-    findings = compare(pd.concat(frames), METRICS, resamples=200)
+    findings = compare(pd.concat(frames), METRICS, analysis=Analysis(resamples=1000))
     assert {f.verdict for f in findings} == {"degraded"}
 
 
@@ -225,14 +227,13 @@ def test_a_further_variant_leaves_the_others_intervals_alone() -> None:
 
 def test_another_parent() -> None:
     found = one(measured({"base": [1.0] * 30, "full": [0.0] * 30}), parent="base")
-    assert (found.variant, found.parent, found.verdict) == ("full", "base", "degraded")
+    assert (found.variant, found.reference, found.verdict) == ("full", "base", "degraded")
 
 
 def test_margins_are_replaced_by_name() -> None:
     frame = measured({"full": [0.0] * 30, "q": [0.0] * 30})
     assert one(frame).margin == 0.1
-    assert one(frame, margins={"flip": 0.3}).margin == 0.3
-    assert one(frame, margins={"flip": 0.3, "s.flip": 0.2}).margin == 0.2
+    assert one(frame, margins={"s.flip": 0.3}).margin == 0.3
 
 
 @pytest.mark.parametrize(
@@ -240,7 +241,9 @@ def test_margins_are_replaced_by_name() -> None:
     [
         (lambda f: pd.concat([f, f.iloc[[0]]]), {}, r"'i0000' of 'd' has two values of s\.flip.*'full'"),
         (lambda f: f.assign(metric="flop"), {}, r"no description of the metric 's\.flop'"),
-        (lambda f: f, {"margins": {"flap": 0.1}}, r"unknown metric 'flap'.*Did you mean 'flip'"),
+        (lambda f: f, {"margins": {"s.flap": 0.1}}, r"unknown metric 's.flap'.*Did you mean 's.flip'"),
+        (lambda f: f, {"confirmatory": ["s.flop"]}, r"confirmatory: unknown metric 's.flop'"),
+        (lambda f: f, {"confirmatory": ["s.length"]}, r"'s.length' only describes"),
     ],
 )
 def test_bad_input_is_named(
@@ -279,3 +282,103 @@ def test_controls_are_a_family_of_their_own() -> None:
         assert found[name].p_adjusted <= 2 * found[name].p + 1e-12  # type: ignore[operator]
     smallest = min((found[n] for n in ("noise", "rerun", "other")), key=lambda f: f.p or 1)
     assert smallest.p_adjusted == pytest.approx(min(1, 3 * smallest.p))  # type: ignore[operator]
+
+
+# Families
+
+
+def many(shifts: dict[str, float], metric: str, seed: int = 0) -> pd.DataFrame:
+    """A parent without values but 0, and variants shifted by so much; spread 1, 40 items."""
+    noise = np.random.default_rng(seed).standard_normal((len(shifts), 40))
+    values = {name: list(row + shift) for (name, shift), row in zip(shifts.items(), noise, strict=True)}
+    return measured({"full": [0.0] * 40, **values}, metric)
+
+
+def test_what_the_plan_names_is_corrected_by_holm_and_the_rest_by_benjamini_hochberg() -> None:
+    other = NLL.model_copy(update={"name": "other"})
+    metrics = {**METRICS, ("s", "other"): other}
+    frame = pd.concat(
+        [many({"a": 0.3, "b": 0.5}, "nll"), many({"a": 0.3, "b": 0.5, "c": 0.4}, "other", seed=1)]
+    )
+    findings = compare(frame, metrics, analysis=Analysis(confirmatory=("s.nll",)))
+    named, rest = ([f for f in findings if f.confirmatory is which] for which in (True, False))
+    assert [(f.metric, f.correction, f.family) for f in named] == [("nll", "holm", 2)] * 2
+    assert [(f.metric, f.correction, f.family) for f in rest] == [("other", "benjamini-hochberg", 3)] * 3
+    low, high = sorted(f.p for f in named)
+    assert sorted(f.p_adjusted for f in named) == pytest.approx([2 * low, max(2 * low, high)])
+    expected = stats.false_discovery_control([f.p for f in rest])
+    assert [f.p_adjusted for f in rest] == pytest.approx(list(expected))
+    # Equivalence is corrected in the same families.
+    equivalent = stats.false_discovery_control([f.p_equivalence for f in rest])
+    assert [f.p_equivalence_adjusted for f in rest] == pytest.approx(list(equivalent))
+
+
+def test_metrics_propose_what_is_confirmatory_where_the_plan_names_nothing() -> None:
+    proposed = {("s", "nll"): NLL.model_copy(update={"confirmatory": True}), ("s", "flip"): FLIP}
+    frame = pd.concat([many({"q": 0.1}, "nll"), measured({"full": [1.0] * 20, "q": [0.0] * 20})])
+    assert {f.metric: f.confirmatory for f in compare(frame, proposed)} == {"nll": True, "flip": False}
+    named = compare(frame, proposed, analysis=Analysis(confirmatory=("s.flip",)))
+    assert {f.metric: f.confirmatory for f in named} == {"nll": False, "flip": True}
+
+
+@pytest.mark.parametrize(("correction", "factor"), [("none", 1), ("bonferroni", 3)])
+def test_the_correction_can_be_chosen(correction: str, factor: int) -> None:
+    frame = many({"a": 0.4, "b": 0.45, "c": 0.5}, "nll")
+    decisions = Analysis.model_validate({"confirmatory": ["s.nll"], "correction": correction})
+    for found in compare(frame, METRICS, analysis=decisions):
+        assert found.p_adjusted == pytest.approx(min(1, factor * found.p))
+        assert found.correction == correction
+
+
+def test_a_contrast_compares_two_variants_with_each_other() -> None:
+    frame = many({"a": 0.5, "b": 0.1}, "nll")
+    findings = compare(frame, METRICS, analysis=Analysis(contrasts=(("a", "b"), ("a", "missing"))))
+    assert [(f.variant, f.reference) for f in findings] == [("a", "full"), ("b", "full"), ("a", "b")]
+    by_pair = {(f.variant, f.reference): f for f in findings}
+    difference = by_pair["a", "full"].estimate - by_pair["b", "full"].estimate
+    assert by_pair["a", "b"].estimate == pytest.approx(difference)
+    assert {f.family for f in findings} == {3}
+
+
+# Missing values, ranks, equivalence
+
+
+def test_the_worst_case_of_missing_yes_and_no() -> None:
+    found = one(measured({"full": [1.0, 1.0, None, 0.0], "q": [0.0, None, 1.0, 0.0]}))
+    assert (found.n, found.n_missing, found.estimate) == (2, 2, -0.5)
+    # The variant's missing answer is no, the parent's is yes: -1, -1, 0, 0; and the other way round.
+    assert (found.bound_low, found.bound_high) == (-0.5, 0.0)
+
+
+def test_the_worst_case_of_missing_numbers_is_the_most_extreme_seen() -> None:
+    found = one(measured({"full": [1.0, 2.0, 4.0], "q": [2.0, None, 3.0]}, "nll"))
+    assert (found.bound_low, found.bound_high) == pytest.approx(((1 - 1 - 1) / 3, (1 + 2 - 1) / 3))
+    complete = one(measured({"full": [1.0, 2.0], "q": [2.0, 5.0]}, "nll"))
+    assert complete.bound_low == complete.bound_high == complete.estimate == 2
+    nothing = one(measured({"full": [None, None], "q": [1.0, 2.0]}, "nll"))
+    assert (nothing.bound_low, nothing.bound_high) == (None, None)
+
+
+def test_the_rank_test_of_single_items_is_wilcoxons() -> None:
+    differences = np.random.default_rng(7).standard_normal(12) + 0.3
+    found = one(measured({"full": [0.0] * 12, "q": list(differences)}, "nll"))
+    assert found.p_rank == pytest.approx(stats.wilcoxon(differences, method="exact").pvalue)
+    assert found.p != found.p_rank
+    assert one(measured({"full": [0.0] * 12, "q": [1.0] * 12})).p_rank is None
+
+
+def test_equivalence_is_claimed_by_the_corrected_p() -> None:
+    """Each of ten is shown equivalent by itself, and none among ten by Bonferroni."""
+    noise = np.random.default_rng(1).standard_normal(400)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    columns = {f"q{i}": list(np.roll(noise, i)) for i in range(10)}
+    frame = measured({"full": [0.0] * 400, **columns}, "nll")
+    decisions = {"confirmatory": ["s.nll"], "margins": {"s.nll": 2 / 20}}
+    alone = compare(frame, METRICS, analysis=Analysis.model_validate({**decisions, "correction": "none"}))
+    corrected = compare(
+        frame, METRICS, analysis=Analysis.model_validate({**decisions, "correction": "bonferroni"})
+    )
+    assert {f.verdict for f in alone} == {"equivalent"}
+    assert {f.verdict for f in corrected} == {"unresolved"}
+    assert alone[0].p_equivalence == pytest.approx(stats.t.sf(2, 399), rel=1e-6)
+    assert corrected[0].n_to_resolve > alone[0].n

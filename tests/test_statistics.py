@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 
 import numpy as np
@@ -12,6 +13,7 @@ from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import mcnemar
 
 from quantxai import statistics as st
+from quantxai.statistics import bootstrap, clusters
 
 pytestmark = pytest.mark.bare
 
@@ -92,7 +94,7 @@ def test_bca_by_hand() -> None:
     # 1000 resampled means 0.001, 0.002, ... 1; the mean 0.4 has 399.5 of them below it.
     values = np.array([0.1, 0.2, 0.2, 0.3, 0.3, 0.5, 0.7, 0.9])
     resampled = rng().permutation(np.arange(1, 1001) / 1000)[:, None]
-    ends = st._bca(values[:, None], np.ones((8, 1)), resampled, np.array([[0.025]]))
+    ends = bootstrap._bca(values[:, None], np.ones((8, 1)), resampled, np.array([[0.025]]))
     bias = stats.norm.ppf(0.3995)
     deviations = values - 0.4  # the jackknife's, times 7, with the sign of the value
     acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
@@ -196,7 +198,7 @@ def test_a_group_without_data_changes_nothing_but_chance() -> None:
 def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     values, groups = clustered()
     whole = st.cluster_bootstrap(values, groups, 5000, rng())
-    monkeypatch.setattr(st, "_BLOCK", 18 * 1000)
+    monkeypatch.setattr(clusters, "_BLOCK", 18 * 1000)
     assert st.cluster_bootstrap(values, groups, 5000, rng()) == whole
 
 
@@ -280,10 +282,18 @@ def test_mcnemar_by_hand() -> None:
 
 def test_holm_by_hand() -> None:
     # Sorted .01, .02, .04 times 3, 2, 1, never falling; None is not part of the family.
-    assert st.holm([0.02, None, 0.01, 0.04]) == pytest.approx([0.04, None, 0.03, 0.04])
-    assert st.holm([0.9, 0.8]) == [1.0, 1.0]
-    assert st.holm([]) == []
-    assert st.holm([None]) == [None]
+    assert st.adjusted([0.02, None, 0.01, 0.04], "holm") == pytest.approx([0.04, None, 0.03, 0.04])
+    assert st.adjusted([0.9, 0.8], "holm") == [1.0, 1.0]
+    assert st.adjusted([], "holm") == []
+    assert st.adjusted([None], "holm") == [None]
+
+
+def test_other_corrections_by_hand() -> None:
+    p = [0.02, None, 0.01, 0.04]
+    assert st.adjusted(p, "bonferroni") == pytest.approx([0.06, None, 0.03, 0.12])
+    # 0.01 * 3 / 1, 0.02 * 3 / 2, 0.04 * 3 / 3, none above the next.
+    assert st.adjusted(p, "benjamini-hochberg") == pytest.approx([0.03, None, 0.03, 0.04])
+    assert st.adjusted(p, "none") == p
 
 
 # Proportions, sizes
@@ -303,17 +313,74 @@ def test_effect_size_by_hand() -> None:
 
 
 def test_items_needed_by_hand() -> None:
-    assert st.n_to_resolve(0.2, 0.05, 100) == 1600
-    assert st.n_to_resolve(None, 0.05, 100) is None
-    # Detectable already, but the estimate is half way to the margin: (0.05 / 0.025)^2 = 4 times as many.
-    assert st.n_to_resolve(0.05, 0.05, 100, estimate=-0.025) == 400
-    # Beyond the margin, yet not clear among many comparisons: (0.09 / 0.06)^2 = 2.25 times as many.
-    assert st.n_to_resolve(0.05, 0.05, 100, estimate=0.06, adjusted=0.09) == 225
+    # t(.975; 99) = 1.98422, t(.95; 99) = 1.66039, t(.8; 99) = 0.84533, t(.9; 99) = 1.29016.
+    difference = 100 * ((1.984217 + 0.845328) * 0.01 / 0.025) ** 2
+    equivalence = 100 * ((1.660391 + 1.290161) * 0.01 / (0.06 - 0.025)) ** 2
+    assert st.n_to_resolve(0.01, 99, -0.025, 0.06, 100, 0.05) == max(101, math.ceil(equivalence))
+    assert st.n_to_resolve(0.01, 99, 0.025, 0.03, 100, 0.05) == math.ceil(difference)
+    # Nothing but the test of a difference can settle what lies beyond the margin, and equivalence what is 0.
+    assert st.n_to_resolve(0.01, 99, 0.025, 0.02, 100, 0.05) == math.ceil(difference)
+    assert st.n_to_resolve(0.01, 99, 0.0, 0.01, 100, 0.05) == math.ceil(
+        100 * ((1.660391 + 1.290161) * 0.01 / 0.01) ** 2
+    )
+    assert st.n_to_resolve(0.01, 99, 0.025, 0.02, 100, 0.005) > math.ceil(difference)
+    for error, df in ((None, 99), (0.0, 99), (0.01, 0)):
+        assert st.n_to_resolve(error, df, 0.01, 0.05, 100, 0.05) is None
 
 
-def test_so_many_items_bring_the_detectable_difference_to_the_margin() -> None:
-    values = rng(11).standard_normal(200)
-    detectable = st.minimum_detectable(values, np.arange(200))
-    needed = st.n_to_resolve(detectable, 0.1, 200)
-    reached = st.minimum_detectable(np.resize(values, needed), np.arange(needed))
-    assert reached == pytest.approx(0.1, rel=0.02)
+def test_cliffs_delta_by_hand_and_from_mann_whitney() -> None:
+    # Of 3 x 2 pairs, 2 is above 1, 5 above 1, 2 and 2 and 3: 4 above, 1 tied, 1 below (2 under 3).
+    assert st.cliffs_delta([1, 2, 3], [2, 5]) == pytest.approx((4 - 1) / 6)
+    before, after = rng(1).integers(0, 9, 50), rng(2).integers(1, 12, 40)
+    u = stats.mannwhitneyu(after, before).statistic
+    assert st.cliffs_delta(before, after) == pytest.approx(2 * u / (50 * 40) - 1)
+    assert st.cliffs_delta([], [1]) is None
+    assert st.cliffs_delta([1], []) is None
+
+
+# Ranks, trends and equivalence
+
+
+def test_signed_ranks_by_hand() -> None:
+    # Sizes 1, 2, 2, 5 have ranks 1, 2.5, 2.5, 4; the 0 has none.
+    assert st.signed_ranks([2, 0, -2, -1, 5]).tolist() == [2.5, 0, -2.5, -1, 4]
+
+
+def test_flipped_signed_ranks_are_wilcoxons_test() -> None:
+    for seed in range(5):
+        differences = rng(seed).standard_normal(12) + 0.4
+        expected = stats.wilcoxon(differences, method="exact").pvalue
+        found = st.sign_flip_permutation(st.signed_ranks(differences), np.arange(12), 5_000, rng())
+        assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_concordance_is_kendalls_tau_of_every_row() -> None:
+    table = rng(3).integers(0, 5, (30, 4)).astype(float)
+    for row, found in zip(table, st.concordance(table), strict=True):
+        pairs = [(a, b) for a in range(4) for b in range(a + 1, 4)]
+        expected = sum(int(row[b] > row[a]) - int(row[b] < row[a]) for a, b in pairs) / 6
+        assert found == pytest.approx(expected)
+    assert st.concordance([[1, 2, 3], [3, 2, 1], [1, 1, 1]]).tolist() == [1, -1, 0]
+    without_ties = rng(4).standard_normal(6)
+    tau = stats.kendalltau(np.arange(6), without_ties).statistic
+    assert st.concordance([without_ties])[0] == pytest.approx(tau)
+
+
+def test_equivalence_is_two_one_sided_t_tests() -> None:
+    values = rng(5).standard_normal(50) + 0.1
+    sums, counts = st.cluster_sums(values, np.arange(50))
+    (found,) = st.equivalence_tests(sums[:, None], counts[:, None], [0.4])
+    above = stats.ttest_1samp(values, -0.4, alternative="greater").pvalue
+    below = stats.ttest_1samp(values, 0.4, alternative="less").pvalue
+    assert found == pytest.approx(max(above, below), rel=1e-12)
+
+
+def test_equivalence_without_spread_or_groups() -> None:
+    counts = np.ones((3, 3))
+    sums = np.stack([np.full(3, 0.125), np.full(3, 0.25), np.full(3, 0.5)], axis=1)
+    assert st.equivalence_tests(sums, counts, [0.25] * 3) == pytest.approx([0, 1, 1])
+    assert np.isnan(st.equivalence_tests(sums[:1], counts[:1], [0.2] * 3)).all()
+    # Ten yes/no outcomes without a disagreement do not prove that there are none: one more each way.
+    binary = st.equivalence_tests(np.zeros((10, 1)), np.ones((10, 1)), [0.1], binary=True)
+    error = np.sqrt(10 / 9 * 2) / 12
+    assert binary[0] == pytest.approx(stats.t.sf(0.1 / error, 9))
