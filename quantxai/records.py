@@ -203,17 +203,20 @@ class ReplicatedFinding(_Outcome):
     reference: str
     seeds: int = Field(description="Replicates: variants that differ in the calibration seed alone.")
     n: int = Field(description="Items with a value for every seed and the reference.")
+    n_missing: int = Field(description="Items without one for a seed or the reference.")
     groups: int
     estimate: float | None = Field(description="Mean difference over seeds and items.")
-    ci_low: float | None
+    ci_low: float | None = Field(description="Interval for other seeds and items like these, lower end.")
     ci_high: float | None
-    seed_sd: float | None = Field(description="Standard deviation between seeds of the mean difference.")
-    group_sd: float | None = Field(description="Standard deviation between groups of items.")
-    residual_sd: float | None = Field(description="What is left: items within groups and seeds.")
-    approach: Literal["mixed-model", "two-level-bootstrap"] = Field(
-        description="What the estimate and interval come from."
+    seed_sd: float | None = Field(
+        description="Standard deviation between seeds of the mean difference over all items there could be."
     )
-    note: str = Field(description="Why the mixed model was not used, or empty.")
+    seed_sd_high: float | None = Field(description="Upper limit of seed_sd, one-sided: few seeds leave it wide.")
+    group_sd: float | None = Field(
+        description="Standard deviation between groups of items of their mean difference over all seeds."
+    )
+    residual_sd: float | None = Field(description="What is left of a group's mean difference in one seed.")
+    note: str = Field(description="What to know about these numbers, such as a share put at 0; or empty.")
     p: float | None
     p_adjusted: float | None = Field(description="Benjamini-Hochberg over the run's replicated findings.")
     margin: float
