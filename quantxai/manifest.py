@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from quantxai.analysis import Analysis
 from quantxai.files import safe_name
-from quantxai.records import Record
+from quantxai.records import Metric, Record
 
 __all__ = ["CellKey", "Failure", "Manifest"]
 
@@ -71,6 +72,17 @@ class Manifest(Record):
     )
     analysis: dict[str, Any] = Field(default_factory=dict, description="alpha, resamples, seed, margins.")
     cells: list[CellKey] = Field(default_factory=list, description="Every cell of the plan.")
+
+    @property
+    def metrics(self) -> dict[tuple[str, str], Metric]:
+        """What each metric is, by scorer and name, in planned order."""
+        found = [(str(s["scorer"]), Metric.model_validate(m)) for s in self.scorers for m in s["metrics"]]
+        return {(scorer, metric.name): metric for scorer, metric in found}
+
+    @property
+    def planned_analysis(self) -> Analysis:
+        """How the run's variants are compared."""
+        return Analysis.model_validate({key: value for key, value in self.analysis.items() if key != "seed"})
 
     def issued(self, command: str) -> Manifest:
         """Return the manifest with one more command line."""
