@@ -5,105 +5,62 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from quantxai.bibliography import cited
 from quantxai.manifest import Manifest
 from quantxai.records import Finding, Metric
 from quantxai.report.text import count, listing, metric_label
 
 __all__ = ["caveats", "direction", "methods", "references", "truncation"]
 
-_METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
+_METHODS: dict[str, str] = {
     "counterfactual": (
         "Counterfactuals: the model is shown a text, the label it gives it itself and another label, and "
         "asked for an edited text with that label: at once (naive), after naming the words behind its label "
         "(guided; both Bhattacharjee et al. 2024), or after naming latent features and their words (FLARE, "
         "Bhattacharjee et al. 2023). Without a usable edit (nothing readable, nothing at all, or no change) an "
-        "item counts as not flipped, and its other metrics are missing.",
-        (
-            "Bhattacharjee, Moraffah, Garland, Liu 2024: Zero-shot LLM-guided counterfactual generation (FIZLE). "
-            "arXiv 2405.04793.",
-            "Bhattacharjee, Moraffah, Garland, Liu 2023: Towards LLM-guided causal explainability for black-box "
-            "text classifiers (FLARE). arXiv 2309.13340.",
-        ),
+        "item counts as not flipped, and its other metrics are missing."
     ),
     "memorization": (
         "Knowledge memorization: the model completes facts, a subject and a relation, in the form of the LRE "
         "data (Hernandez et al. 2024). Recall looks at the greedy completion, the log-probability (nats) and "
-        "the rank at the gold object.",
-        (
-            "Hernandez et al. 2024: Linearity of relation decoding in transformer language models. "
-            "arXiv 2308.09124.",
-        ),
+        "the rank at the gold object."
     ),
     "neuron_attribution": (
         "Neuron attribution (Yu and Ananiadou 2024): what each FFN neuron, attention head and layer adds to the "
         "log-probability of the gold object's first token, the final norm held as it is at the end. The layers' "
         "scores do not add up to the log-probability: each is the effect of adding one vector. Counted are the "
         "variant's neurons that score at least as high as the last of the parent's top 300 (Wang et al. 2025), and "
-        "how far the two top 300, their ranks and the layers' contributions agree; a noise control is the baseline.",
-        (
-            "Yu, Ananiadou 2024: Neuron-level knowledge attribution in large language models. arXiv 2312.12141.",
-        ),
+        "how far the two top 300, their ranks and the layers' contributions agree; a noise control is the baseline."
     ),
     "multi_hop": (
         "Latent multi-hop reasoning (Yang et al. 2024): questions over two facts, whose bridge entity is described "
         "and not named, beside both facts alone. EntRec is the log-probability of the bridge's first token read from "
         "the residual stream at the description's end; CnstScore compares the next tokens with those after the "
-        "prompt that names the bridge; the causal link is the sign of its derivative along EntRec's gradient.",
-        (
-            "Yang, Gribovskaya, Kassner, Geva, Riedel 2024: Do large language models latently perform multi-hop "
-            "reasoning? arXiv 2402.16837.",
-        ),
+        "prompt that names the bridge; the causal link is the sign of its derivative along EntRec's gradient."
     ),
     "natural_language": (
         "Natural-language explanations: the model explains its answer in words, before it answers or after. The "
         "answer is the label whose word it finds likeliest, calibrated; what it says when left to speak is kept "
-        "beside it.",
-        (),
+        "beside it."
     ),
     "edit_test": (
         "Counterfactual edit test (Atanasova et al. 2023): words are inserted until one changes the prediction; a "
-        "faithful explanation of the new prediction mentions it.",
-        ("Atanasova et al. 2023: Faithfulness tests for natural language explanations. arXiv 2305.18029.",),
+        "faithful explanation of the new prediction mentions it."
     ),
     "chain_of_thought": (
         "Early answering and added mistakes (Lanham et al. 2023): a chain of thought is cut off, or a mistake put "
-        "into it; a prediction that stays the same was not made by the chain.",
-        ("Lanham et al. 2023: Measuring faithfulness in chain-of-thought reasoning. arXiv 2307.13702.",),
+        "into it; a prediction that stays the same was not made by the chain."
     ),
     "biased_features": (
         "Biased features (Turpin et al. 2023): a wrong answer is suggested; where the prediction follows it, a "
-        "faithful explanation says so.",
-        (
-            "Turpin et al. 2023: Language models don't always say what they think: unfaithful explanations in "
-            "chain-of-thought prompting. arXiv 2305.04388.",
-        ),
+        "faithful explanation says so."
     ),
     "cc_shap": (
         "CC-SHAP (Parcalabescu and Frank 2024): how much each word of the input contributes to the prediction and "
-        "to the explanation, as Shapley values; compared is how alike the two are.",
-        (
-            "Parcalabescu, Frank 2024: On measuring faithfulness or self-consistency of natural language "
-            "explanations. arXiv 2311.07466.",
-        ),
+        "to the explanation, as Shapley values; compared is how alike the two are."
     ),
 }
-"""By explainer method: what it does, and whose ideas it rests on."""
-
-_REFERENCES = (
-    "Wang et al. 2025: Through a compressed lens: investigating the impact of quantization on LLM "
-    "explainability and interpretability. arXiv 2505.13963.",
-    "Bonett, Price 2012: Adjusted Wald confidence interval for a difference of binomial proportions based on "
-    "paired data. J. Educ. Behav. Stat. 37.",
-    "Clopper, Pearson 1934: The use of confidence or fiducial limits. Biometrika 26.",
-    "Dutta et al. 2024: Accuracy is not all you need. arXiv 2407.09141.",
-    "Efron 1987: Better bootstrap confidence intervals. JASA 82.",
-    "Hesterberg 2015: What teachers should know about the bootstrap. Am. Stat. 69.",
-    "Holm 1979: A simple sequentially rejective multiple test procedure. Scand. J. Stat. 6.",
-    "McNemar 1947: Note on the sampling error of the difference between correlated proportions. "
-    "Psychometrika 12.",
-    "Schuirmann 1987: A comparison of the two one-sided tests procedure and the power approach. "
-    "J. Pharmacokinet. Biopharm. 15.",
-)
+"""By explainer method: what it does, and whose ideas it rests on, cited as `bibliography.Work.citation` reads."""
 
 
 def direction(metric: Metric) -> str:
@@ -195,7 +152,7 @@ def _few_groups(manifest: Manifest, findings: Sequence[Finding]) -> list[str]:
 def methods(manifest: Manifest, findings: Sequence[Finding]) -> list[str]:
     """Return the methods section, a paragraph each."""
     used = dict.fromkeys(str(entry.get("method")) for entry in manifest.explainers)
-    found = [_METHODS[name][0] for name in used if name in _METHODS]
+    found = [_METHODS[name] for name in used if name in _METHODS]
     analysis = manifest.analysis
     alpha = float(analysis.get("alpha", 0.05))
     resamples = int(analysis.get("resamples", 10_000))
@@ -221,8 +178,6 @@ def methods(manifest: Manifest, findings: Sequence[Finding]) -> list[str]:
     return found
 
 
-def references(manifest: Manifest) -> list[str]:
-    """Return the cited works, sorted."""
-    used = {str(entry.get("method")) for entry in manifest.explainers}
-    own = [text for name, (_, texts) in _METHODS.items() if name in used for text in texts]
-    return sorted([*_REFERENCES, *own])
+def references(methods: Sequence[str]) -> list[str]:
+    """Return the works that the methods section cites, a line each, sorted."""
+    return [work.line for work in cited(methods)]

@@ -101,6 +101,7 @@ def make_report(store: Store) -> Report:
     compared = [f for group in groups for row in group.all_rows for f in row.findings.values()]
     headline, basis = text.answer([f for f in findings if f.variant not in controls], variants)
     columns, lines = _receipts(manifest, receipts)
+    methods = prose.methods(manifest, findings)
     return Report(
         manifest=manifest,
         title=f"Does quantizing {manifest.model.get('name', 'the model')} change how it explains itself?",
@@ -108,8 +109,8 @@ def make_report(store: Store) -> Report:
         basis=basis,
         incomplete=_incomplete(store, manifest, findings, failures),
         caveats=[*prose.caveats(manifest, compared, receipts), *prose.truncation(manifest, truncated)],
-        methods=prose.methods(manifest, findings),
-        references=prose.references(manifest),
+        methods=methods,
+        references=prose.references(methods),
         variants=variants,
         controls=controls,
         beside={name: [control.name for control in run.beside(name)] for name in variants},
