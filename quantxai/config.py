@@ -216,6 +216,14 @@ def _check_analysis(config: SweepConfig) -> None:
         with_margins(config.analysis, metrics)
     except InputError as error:
         raise ValueError(str(error)) from None
+    explained = {e.method().method for e in config.explainers}
+    asked = {s.scorer for s in config.scorers if explained & set(s.method().explainers)}
+    for name in config.analysis.confirmatory or ():
+        if name.rsplit(".", 1)[0] not in asked:
+            raise ValueError(
+                f"analysis.confirmatory: '{name}' is measured on none of this sweep's explainers "
+                f"({', '.join(sorted(explained))}); add the explainer it belongs to, or take it out"
+            )
     variants = [v.name for v in config.variants]
     for contrast in config.analysis.contrasts:
         for name in contrast:
@@ -225,7 +233,9 @@ def _check_analysis(config: SweepConfig) -> None:
                     f"Available: {', '.join(variants)}."
                 )
         if contrast[0] == contrast[1]:
-            raise ValueError(f"analysis.contrasts: '{contrast[0]}' is compared with itself; name two variants")
+            raise ValueError(
+                f"analysis.contrasts: '{contrast[0]}' is compared with itself; name two variants"
+            )
 
 
 def load_config(path: Path) -> SweepConfig:

@@ -1,10 +1,12 @@
 """SQL over a run directory: `quantxai query RUN "select ..."`.
 
-Four views, held in memory; nothing a query does reaches the run, or any other file:
+Six views, held in memory; nothing a query does reaches the run, or any other file:
 
 - `rows`: what the explainers saw; one row per variant, data set and item, columns of all explainers
 - `measurements`: variant, explainer, dataset, item, "group", scorer, metric, value
-- `findings`: the comparison with the parent
+- `findings`: the comparison with the parent, and of variants that the configuration contrasts
+- `trends`: one row per method, data set and metric: whether it follows the bits
+- `replicated`: quantizers over several calibration seeds
 - `variants`: one row per variant: what was asked for, and its receipt
 
 `group` is a word of SQL, so the column is written `"group"`.
@@ -26,7 +28,7 @@ import duckdb
 import pyarrow as pa
 
 from quantxai.errors import InputError
-from quantxai.records import Finding
+from quantxai.records import Finding, ReplicatedFinding, Trend
 from quantxai.store import Store
 from quantxai.tables import rows_to_table
 
@@ -42,6 +44,8 @@ def views(store: Store) -> dict[str, pa.Table]:
         "rows": store.row_table(),
         "measurements": store.measurement_table(),
         "findings": rows_to_table(store.findings(), Finding),
+        "trends": rows_to_table(store.trends(), Trend),
+        "replicated": rows_to_table(store.replicated(), ReplicatedFinding),
         "variants": _variants(store),
     }
 

@@ -36,8 +36,8 @@ def families(variants: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     same = ("method", "options", "execution")
     found: dict[str, list[str]] = {}
     for variant in variants:
-        first = named.get(variant["beside"])
-        if first is not None and all(variant[key] == first[key] for key in same):
+        first = named.get(str(variant.get("beside")))
+        if first is not None and all(variant.get(key) == first.get(key) for key in same):
             found.setdefault(first["name"], [first["name"]]).append(variant["name"])
     return found
 

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from quantxai import conditions, machine
-from quantxai.analysis import Analysis
+from quantxai.analysis_plan import (
+    AnalysisPlan,
+    keep_plan,
+    plan_of,
+    plan_status,
+    refuse_results,
+    write_plan,
+)
 from quantxai.compare import compare
 from quantxai.config import SweepConfig, parse_config
 from quantxai.errors import CorruptCell, IncompleteRun, ModelError, OutOfSpace, RunError
@@ -18,14 +25,16 @@ from quantxai.footprint import cost_per_item
 from quantxai.jobs import FetchParent, RunVariant, ScoreRows
 from quantxai.manifest import CellKey
 from quantxai.plan import Plan, RowCell, ScoreCell, check_place, make_plan
-from quantxai.records import Metric
+from quantxai.records import Finding, ReplicatedFinding, Trend
+from quantxai.replicates import families, replicated
 from quantxai.report import build_report
-from quantxai.report.text import error_kind
+from quantxai.report.text import count, error_kind
 from quantxai.store import Store
+from quantxai.trends import methods_by_bits, trends
 from quantxai.variants import Variant, check_packages
 from quantxai.workers import Job, Message, run_jobs
 
-__all__ = ["Progress", "Silent", "compare_run", "sweep"]
+__all__ = ["Progress", "Silent", "compare_run", "plan_analysis", "sweep"]
 
 _MOST_REASONS = 8
 """Failures told at the end of an incomplete run."""
@@ -107,6 +116,34 @@ def sweep(
         return _Sweep(plan, store, progress or Silent(), recompute_corrupt).run()
 
 
+def plan_analysis(config: SweepConfig, out: str | Path) -> AnalysisPlan:
+    """Write the analysis plan of a sweep into its run directory, before it has a result, and return it.
+
+    Raises:
+        InputError: what is asked for cannot be done, or the run has results already.
+    """
+    plan, store = make_plan(config), Store(out)
+    check_place(plan, store)
+    refuse_results(store)
+    with store.lock():
+        _write_manifest(plan, store)
+        written = plan_of(store.manifest)
+        write_plan(store, written)
+    return written
+
+
+def _write_manifest(plan: Plan, store: Store) -> None:
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    try:
+        earlier = store.manifest
+    except RunError:
+        if (store.path / "manifest.json").is_file():
+            raise
+        store.write_manifest(plan.manifest([command]))
+        return
+    store.write_manifest(plan.manifest([*earlier.commands, command], earlier.created))
+
+
 class _Sweep:
     """One issue of the command on one run directory."""
 
@@ -119,7 +156,8 @@ class _Sweep:
 
     def run(self) -> Store:
         parent = self._fetch()  # refuses what cannot work, before anything is replaced
-        self._write_manifest()
+        _write_manifest(self.plan, self.store)
+        self._keep_plan()
         self._check_stored()
         self._explain(parent)
         self._score(parent)
@@ -151,16 +189,13 @@ class _Sweep:
             found.append("Give the same command again to retry.")
         return " ".join(found)
 
-    def _write_manifest(self) -> None:
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        try:
-            earlier = self.store.manifest
-        except RunError:
-            if (self.store.path / "manifest.json").is_file():
-                raise
-            self.store.write_manifest(self.plan.manifest([command]))
-            return
-        self.store.write_manifest(self.plan.manifest([*earlier.commands, command], earlier.created))
+    def _keep_plan(self) -> None:
+        """Write down what is to be decided, before there is a result."""
+        plan = keep_plan(self.store)
+        if plan is not None:
+            self.progress.line(
+                f"analysis plan {plan.digest[:12]} written: {count(len(plan.confirmatory), 'confirmatory outcome')}"
+            )
 
     def _check_stored(self) -> None:
         corrupt = self.store.corrupt()
@@ -331,19 +366,23 @@ def _tokens(cell: RowCell) -> float:
 
 
 def compare_run(store: Store) -> None:
-    """Compare every variant of a run with its parent, and store the findings."""
+    """Compare every variant of a run with its parent, and store findings, trends and replicated findings.
+
+    Without a plan made beforehand, or with another one, nothing is confirmatory.
+    """
     manifest = store.manifest
-    metrics = {
-        (s["scorer"], m["name"]): Metric.model_validate(m) for s in manifest.scorers for m in s["metrics"]
-    }
-    analysis = manifest.analysis
-    conditions.check(store.conditions(), manifest.parent, analysis.get("pool", ()))
-    findings = compare(
-        store.measurements(),
-        metrics,
-        manifest.parent,
-        Analysis.model_validate({k: v for k, v in analysis.items() if k != "seed"}),
-        analysis["seed"],
-        [v["name"] for v in manifest.variants if v.get("control")],
+    metrics, analysis = manifest.metrics, manifest.planned_analysis
+    conditions.check(store.conditions(), manifest.parent, analysis.pool)
+    if not plan_status(store).planned:
+        analysis = analysis.model_copy(update={"confirmatory": ()})
+    seed = int(manifest.analysis.get("seed", 0))
+    measurements = store.measurements()
+    controls = [v["name"] for v in manifest.variants if v.get("control")]
+    findings = compare(measurements, metrics, manifest.parent, analysis, seed, controls)
+    store.write_results(Finding, findings)
+    widths = methods_by_bits(manifest.variants, store.receipts(), manifest.parent)
+    store.write_results(Trend, trends(measurements, metrics, widths, analysis, seed))
+    seeds = families(manifest.variants)
+    store.write_results(
+        ReplicatedFinding, replicated(measurements, metrics, seeds, manifest.parent, analysis)
     )
-    store.write_findings(findings)

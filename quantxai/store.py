@@ -8,7 +8,8 @@ RUN/
 │                                  each with a .json beside it: its checksum, and that it is done
 ├── failures/                      the same tree: message and traceback of what failed
 ├── variants/VARIANT/receipt.json  what a quantizer did
-├── findings.parquet               the comparison with the parent
+├── analysis-plan.json             what is to be decided, written before the first cell
+├── findings.parquet               the comparison with the parent; beside it trends and replicated
 └── report.html, report.md
 ```
 
@@ -21,10 +22,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 import pandas as pd
@@ -36,7 +37,7 @@ from pydantic import ValidationError
 from quantxai.errors import CorruptCell, RunError
 from quantxai.files import remove_leftovers, safe_name, write_atomically
 from quantxai.manifest import CellKey, Failure, Manifest
-from quantxai.records import Finding, Measurement
+from quantxai.records import Finding, Measurement, Record, ReplicatedFinding, Trend
 from quantxai.tables import row_schema, rows_to_table, stack, table_to_rows, to_frame
 
 __all__ = [
@@ -48,6 +49,9 @@ __all__ = [
     "rows_to_table",
     "table_to_rows",
 ]
+
+_Result = TypeVar("_Result", bound=Record)
+_RESULTS: dict[type[Record], str] = {Finding: "findings", Trend: "trends", ReplicatedFinding: "replicated"}
 
 
 class Store:
@@ -268,26 +272,41 @@ class Store:
 
     # Results
 
-    def write_findings(self, findings: list[Finding]) -> None:
-        """Store the comparison with the parent, replacing an earlier one."""
-        write_atomically(self.path / "findings.parquet", _parquet(rows_to_table(findings, Finding)))
+    def write_results(self, kind: type[_Result], results: Sequence[_Result]) -> None:
+        """Store all results of one kind, replacing earlier ones."""
+        write_atomically(self.path / f"{_RESULTS[kind]}.parquet", _parquet(rows_to_table(results, kind)))
 
-    def findings(self) -> list[Finding]:
-        """Return the stored comparison; none before the first.
+    def results(self, kind: type[_Result]) -> list[_Result]:
+        """Return the stored results of one kind; none before the first comparison.
+
+        Args:
+            kind: Finding, Trend or ReplicatedFinding.
 
         Raises:
             CorruptCell: the file cannot be read.
         """
-        file = self.path / "findings.parquet"
+        file = self.path / f"{_RESULTS[kind]}.parquet"
         if not file.is_file():
             return []
         try:
-            return table_to_rows(pq.read_table(file), Finding)
+            return table_to_rows(pq.read_table(file), kind)
         except (pa.ArrowException, OSError, ValidationError):
             raise CorruptCell(
                 f"'{file}' cannot be read. It is derived from the cells; make it again with: "
                 f"quantxai report {self.path}"
             ) from None
+
+    def findings(self) -> list[Finding]:
+        """Return the stored comparisons of variants; see `results`."""
+        return self.results(Finding)
+
+    def trends(self) -> list[Trend]:
+        """Return the stored trends over bits; see `results`."""
+        return self.results(Trend)
+
+    def replicated(self) -> list[ReplicatedFinding]:
+        """Return the stored comparisons over calibration seeds; see `results`."""
+        return self.results(ReplicatedFinding)
 
     def row_table(
         self, explainer: str | None = None, dataset: str | None = None, variant: str | None = None

@@ -15,7 +15,7 @@ import numpy as np
 
 from quantxai.analysis import Analysis
 from quantxai.compare import compare
-from quantxai.records import Measurement, Metric, Row, digest
+from quantxai.records import Finding, Measurement, Metric, Row, digest
 from quantxai.store import CellKey, Manifest, Store, rows_to_table
 
 QUALITY = {"full": 1.0, "int8": 0.98, "nf4": 0.85, "gptq-3": 0.5}
@@ -192,7 +192,7 @@ def make_run(
                 notes = {"notes": {"independent_judge": JUDGE}} if score.scorer == "flips" else None
                 store.write(score, rows_to_table(_scores(score, read), Measurement), notes)
     metrics = {(s["scorer"], m["name"]): Metric.model_validate(m) for s in SCORERS for m in s["metrics"]}
-    store.write_findings(compare(store.measurements(), metrics, analysis=Analysis(resamples=1000)))
+    store.write_results(Finding, compare(store.measurements(), metrics, analysis=Analysis(resamples=1000)))
     return store
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from quantxai.analysis import Analysis
 from quantxai.compare import compare
 from quantxai.manifest import CellKey, Manifest
-from quantxai.records import Measurement, Metric, Row, digest
+from quantxai.records import Finding, Measurement, Metric, Row, digest
 from quantxai.store import Store, rows_to_table
 
 PARENT = "full"
@@ -148,7 +149,7 @@ def write_run(
         if measured.get(place):
             store.write(scored[place], rows_to_table(measured[place], Measurement))
     metrics = {(s, m["name"]): Metric.model_validate(m) for s, found in SCORERS.items() for m in found}
-    store.write_findings(compare(store.measurements(), metrics, resamples=500))
+    store.write_results(Finding, compare(store.measurements(), metrics, analysis=Analysis(resamples=1000)))
     return store
 
 

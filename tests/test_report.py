@@ -236,7 +236,7 @@ def test_a_parent_that_failed_leaves_the_others_readable(copy: Store) -> None:
     for key in copy.manifest.cells:
         if key.variant == "full":
             copy.discard(key)
-    copy.write_findings([])
+    copy.write_results(Finding, [])
     page = rebuilt(copy)
     assert "news-003" in page
     assert Page(page).open == []
@@ -437,7 +437,7 @@ def test_unknown_metrics_are_plotted_all_the_same(copy: Store) -> None:
             metric["name"] = f"new_{metric['name']}"
     (copy.path / "manifest.json").write_text(json.dumps(manifest))
     renamed = [f.model_copy(update={"metric": f"new_{f.metric}"}) for f in copy.findings()]
-    copy.write_findings(renamed)
+    copy.write_results(Finding, renamed)
     assert Measurement.COLUMNS[-1] == "value"
     assert rebuilt(copy).count("<figure>") == 10
 

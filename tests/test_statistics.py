@@ -382,5 +382,5 @@ def test_equivalence_without_spread_or_groups() -> None:
     assert np.isnan(st.equivalence_tests(sums[:1], counts[:1], [0.2] * 3)).all()
     # Ten yes/no outcomes without a disagreement do not prove that there are none: one more each way.
     binary = st.equivalence_tests(np.zeros((10, 1)), np.ones((10, 1)), [0.1], binary=True)
-    error = np.sqrt(10 / 9 * 2) / 12
+    error = np.sqrt(12 / 11 * 2) / 12
     assert binary[0] == pytest.approx(stats.t.sf(0.1 / error, 9))

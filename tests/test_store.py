@@ -213,7 +213,7 @@ def test_findings_come_back(store: Store) -> None:
         }
     )  # fmt: skip
     assert store.findings() == []
-    store.write_findings([finding])
+    store.write_results(Finding, [finding])
     assert store.findings() == [finding]
     (store.path / "findings.parquet").write_bytes(b"PAR1")
     with pytest.raises(CorruptCell, match="quantxai report"):
