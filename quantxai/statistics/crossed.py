@@ -20,7 +20,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from quantxai.statistics.clusters import Floats
 
@@ -90,15 +90,15 @@ class Crossed:
 
             (V_seed t(tail; S - 1) + V_group t(tail; G - 1)) / (V_seed + V_group)
         """
-        by_seed = self.by_seed * stats.t.isf(tail, self.seeds - 1)
-        by_group = self.by_group * stats.t.isf(tail, self.groups - 1)
-        return float((by_seed + by_group) / (self.by_seed + self.by_group))
+        by_seed = self.by_seed * special.stdtrit(self.seeds - 1, tail)
+        by_group = self.by_group * special.stdtrit(self.groups - 1, tail)
+        return float(-(by_seed + by_group) / (self.by_seed + self.by_group))
 
     def tail(self, distance: float) -> float:
         """Return the share beyond a number of standard errors on one side: the inverse of `quantile`."""
         if distance < 0:
             return 1 - self.tail(-distance)
-        ends = sorted(float(stats.t.sf(distance, n - 1)) for n in (self.seeds, self.groups))
+        ends = sorted(float(special.stdtr(n - 1, -distance)) for n in (self.seeds, self.groups))
         # Student's quantile is on one side of the distance at one end, and on the other at the other.
         low, high = max(ends[0] * (1 - 1e-9), _SMALLEST), min(ends[1] * (1 + 1e-9), 0.5)
         if self.quantile(low) <= distance:
