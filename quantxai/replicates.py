@@ -30,15 +30,18 @@ def families(variants: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
     Args:
         variants: `variants` of the manifest. Replicates stand beside the first with its method, options and
-            execution; other controls beside it, such as noise of its size, are none.
+            execution, each with a seed of its own; other controls beside it, such as noise of its size, are none.
     """
     named = {variant["name"]: variant for variant in variants}
     same = ("method", "options", "execution")
     found: dict[str, list[str]] = {}
     for variant in variants:
-        first = named.get(str(variant.get("beside")))
-        if first is not None and all(variant.get(key) == first.get(key) for key in same):
-            found.setdefault(first["name"], [first["name"]]).append(variant["name"])
+        first = named.get(variant["beside"])
+        if first is None or any(variant[key] != first[key] for key in same):
+            continue
+        family = found.get(first["name"], [first["name"]])
+        if variant["seed"] not in [named[name]["seed"] for name in family]:
+            found[first["name"]] = [*family, variant["name"]]
     return found
 
 

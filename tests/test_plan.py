@@ -14,6 +14,7 @@ from quantxai.estimate import estimate, parameters
 from quantxai.manifest import CellKey
 from quantxai.plan import Plan, check_place, deal, done, make_plan
 from quantxai.records import Item
+from quantxai.replicates import families
 from quantxai.store import Store
 
 pytestmark = pytest.mark.bare
@@ -358,3 +359,20 @@ def test_a_hub_that_cannot_be_reached_is_no_defect(model: Path, monkeypatch: pyt
     monkeypatch.setattr(hub.HfApi, "model_info", unreachable)
     with pytest.raises(ModelError, match=r"'nobody/nothing'.*cannot be reached"):
         plan_of(model, model={"name": "nobody/nothing"})
+
+
+def test_seeds_of_one_entry_are_replicates_of_a_method(model: Path) -> None:
+    plan = plan_of(
+        model,
+        variants=[
+            {"quantizer": "full"},
+            {"quantizer": "gptq", "bits": 4, "seeds": [0, 1, 2]},
+            {"quantizer": "gptq", "bits": 3, "seeds": [5, 6]},
+            {"quantizer": "gptq", "bits": 4, "name": "exact", "execution": "dequantized"},
+            {"quantizer": "noise", "of": "gptq-4", "seeds": [0, 1]},
+        ],
+    )
+    assert families(plan.manifest([]).variants) == {
+        "gptq-4": ["gptq-4", "gptq-4-seed-1", "gptq-4-seed-2"],
+        "gptq-3": ["gptq-3", "gptq-3-seed-6"],
+    }

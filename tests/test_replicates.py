@@ -487,6 +487,7 @@ def test_many_metrics_take_seconds() -> None:
 
 def entry(name: str, beside: str | None = None, **changes: Any) -> dict[str, Any]:
     given = {"method": "gptq", "options": {"bits": 4}, "execution": "kernel", **changes}
+    given.setdefault("seed", int(name.rpartition("-seed-")[2]) if "-seed-" in name else 0)
     return {"name": name, "beside": beside, "control": beside is not None, **given}
 
 
@@ -506,7 +507,8 @@ def test_other_controls_and_single_seeds_are_none() -> None:
     listed = [
         entry("a"),
         entry("noise-a", "a", method="noise", options={"of": "a"}),
-        entry("a-exact", "a", execution="dequantized"),
+        entry("a-exact-seed-1", "a", execution="dequantized"),
+        entry("a-again", "a"),
         entry("lost-seed-1", "lost"),
     ]
     assert families(listed) == {}
