@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from quantxai.records import Record
-from quantxai.report.text import answer
+from quantxai.report.summary import answer
 from quantxai.store import Store
 
 __all__ = ["HEADLINES", "LEGEND", "RunSummary", "VariantSummary", "summarize"]
@@ -56,7 +56,7 @@ def summarize(store: Store) -> RunSummary:
     failures = {f.variant: f.message for f in reversed(store.failures())}
     names = [str(v["name"]) for v in manifest.variants]
     controls = {str(v["name"]) for v in manifest.variants if v.get("control")}
-    quantized = [f for f in findings if f.variant not in controls]
+    quantized = [f for f in findings if f.variant not in controls and f.reference == manifest.parent]
     variants = [
         VariantSummary(
             name=name,

@@ -1,6 +1,6 @@
 """A run directory with made-up rows and scores: what a sweep writes, without a model.
 
-`python tests/synthetic.py DIR` writes one with seven variants and its report, to look at.
+`python tests/synthetic.py DIR` writes one with seven variants, three controls and its report, to look at.
 """
 
 from __future__ import annotations
@@ -13,16 +13,27 @@ from typing import Any, Literal
 
 import numpy as np
 
-from quantxai.analysis import Analysis
-from quantxai.compare import compare
+from quantxai.analysis_plan import keep_plan
 from quantxai.records import Finding, Measurement, Metric, Row, digest
+from quantxai.run import compare_run
 from quantxai.store import CellKey, Manifest, Store, rows_to_table
 
 QUALITY = {"full": 1.0, "int8": 0.98, "nf4": 0.85, "gptq-3": 0.5}
 """Variants and how much of the parent's quality is left."""
 MANY = {**QUALITY, "gptq-4": 0.9, "awq-4": 0.92, "rtn-4": 0.75}
-_METHODS = {"full": "full", "int8": "bnb", "nf4": "bnb", "gptq-3": "gptq", "gptq-4": "gptq", "awq-4": "awq"}
-_BITS = {"full": 16.0, "int8": 8.0, "nf4": 4.0, "gptq-3": 3.0}
+CONTROLS = {"full-rerun": None, "gptq-3-seed1": "gptq-3", "gptq-3-seed2": "gptq-3"}
+"""Controls and the variants they stand beside, where a run has them."""
+SHOWN = {**MANY, "full-rerun": 1.0, "gptq-3-seed1": 0.55, "gptq-3-seed2": 0.46}
+_METHODS = {
+    "full": "full",
+    "int8": "bnb",
+    "nf4": "bnb",
+    "awq-4": "awq",
+    "rtn-4": "rtn",
+    "full-rerun": "rerun",
+}
+_BITS = {"full": 16.0, "full-rerun": 16.0, "int8": 8.0}
+_CONFIRMATORY = {"parent_soft_flip", "recall"}
 SCRIPT = "<script>alert('generated')</script>"
 """Put into one generated text, to see that it stays text."""
 
@@ -100,7 +111,10 @@ class ExplanationRow(Row):
 
 def _metric(name: str, unit: str, better: bool | None, margin: float, text: str) -> dict[str, Any]:
     kind: Literal["binary", "continuous"] = "binary" if unit == "proportion" else "continuous"
-    metric = Metric(name=name, kind=kind, higher_is_better=better, margin=margin, unit=unit, description=text)
+    metric = Metric(
+        name=name, kind=kind, higher_is_better=better, margin=margin, unit=unit, description=text,
+        confirmatory=name in _CONFIRMATORY,
+    )  # fmt: skip
     return metric.model_dump()
 
 
@@ -174,6 +188,7 @@ def make_run(
         for scorer in READERS[key.explainer]
     ]
     store.write_manifest(_manifest(qualities, datasets, [*keys, *scores]))
+    keep_plan(store)
     for variant, quality in qualities.items():
         store.write_receipt(variant, _receipt(variant, quality))
     last = list(qualities)[-1]
@@ -191,8 +206,7 @@ def make_run(
                 read = _rows(key, 1.0, n) if score.scorer == "crossing" else rows
                 notes = {"notes": {"independent_judge": JUDGE}} if score.scorer == "flips" else None
                 store.write(score, rows_to_table(_scores(score, read), Measurement), notes)
-    metrics = {(s["scorer"], m["name"]): Metric.model_validate(m) for s in SCORERS for m in s["metrics"]}
-    store.write_results(Finding, compare(store.measurements(), metrics, analysis=Analysis(resamples=1000)))
+    compare_run(store)
     return store
 
 
@@ -210,7 +224,8 @@ def _manifest(
     ]  # fmt: skip
     variants = [
         {
-            "name": name, "method": _METHODS.get(name, "rtn"), "options": {"group_size": 64},
+            "name": name, "method": _METHODS.get(name, "gptq"), "options": {"group_size": 64},
+            "control": name in CONTROLS, "beside": CONTROLS.get(name),
             "digest": digest(name), "execution": "kernel" if name == "int8" else "dequantized", "seed": 0,
         }
         for name in qualities
@@ -223,15 +238,19 @@ def _manifest(
         versions={"python": "3.11.7", "torch": "2.9.0"},
         host={"system": "Linux x86_64", "cores": 2, "gpus": []},
         variants=variants, explainers=explainers, scorers=SCORERS,
-        analysis={"alpha": 0.05, "resamples": 1000, "seed": 0, "margins": {}}, cells=cells,
+        analysis={
+            "alpha": 0.05, "resamples": 1000, "seed": 0, "margins": {},
+            "contrasts": [("gptq-4", "rtn-4")] if "rtn-4" in qualities else [],
+        },
+        cells=cells,
     )  # fmt: skip
 
 
 def _receipt(variant: str, quality: float) -> dict[str, Any]:
-    bits = _BITS.get(variant, 4.0)
+    bits = _BITS.get(variant, 3.0 if variant.startswith("gptq-3") else 4.0)
     warnings = ["does not beat round-to-nearest on the same grid"] if variant == "gptq-3" else []
     return {
-        "variant": variant, "method": _METHODS.get(variant, "rtn"), "options": {"group_size": 64},
+        "variant": variant, "method": _METHODS.get(variant, "gptq"), "options": {"group_size": 64},
         "weight_bits": bits, "bits_per_weight": None if bits > 8 else bits + 0.25,
         "execution": "dequantized", "kernel": "Linear", "perplexity": 67.6 / quality,
         "quantization_seconds": 79.0 if variant.startswith("gptq") else None,
@@ -354,10 +373,15 @@ def _value(metric: str, row: Any, index: int) -> float | None:
     }[metric]
 
 
-if __name__ == "__main__":
-    from quantxai.report import build_report
-
-    build_report(make_run(Path(sys.argv[1]), MANY, items=120, facts=180, failing=True, pairs=60))
+def made_finding(**fields: object) -> Finding:
+    """A finding of one yes/no metric, nothing known but what is given."""
+    known = {
+        "variant": "q", "reference": "full", "explainer": "e", "dataset": "d", "scorer": "s", "metric": "recall",
+        "kind": "binary", "higher_is_better": True, "unit": "proportion", "n": 50, "n_missing": 0, "groups": 50,
+        "test": "none", "margin": 0.1, "reference_mean": 0.5, "estimate": 0.0, "confirmatory": False,
+        "correction": "none", "family": 0,
+    }  # fmt: skip
+    return Finding.model_validate({**dict.fromkeys(Finding.model_fields), **known, **fields})
 
 
 def rebuilt(store: Store) -> str:
@@ -366,3 +390,9 @@ def rebuilt(store: Store) -> str:
 
     build_report(store)
     return (store.path / "report.html").read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    from quantxai.report import build_report
+
+    build_report(make_run(Path(sys.argv[1]), SHOWN, items=120, facts=180, failing=True, pairs=60))

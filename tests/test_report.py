@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from synthetic import MANY, QUALITY, SCRIPT, make_run, rebuilt
+from synthetic import MANY, QUALITY, SCRIPT, made_finding, make_run, rebuilt
 
 from quantxai.errors import CorruptCell, RunError
 from quantxai.records import Finding, Measurement, Row
@@ -107,6 +107,7 @@ def test_links_lead_somewhere_and_ids_are_unique(page: str) -> None:
     ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     links = [str(attributes["href"])[1:] for tag, attributes in parsed.tags if tag == "a"]
+    assert all(link.startswith(("result/", "items/")) for link in links if "/" in link)
     assert set(links) <= set(ids)
     assert len(links) > 8
 
@@ -196,8 +197,8 @@ def test_markdown_has_the_same_substance(store: Store) -> None:
         assert text.estimate(finding) in plain
     assert plain.count("degraded") > 2
     tables = re.findall(r"(?:^\|.*\n)+", plain, re.MULTILINE)
-    # Three of results, two of generators and judges, one of knowledge, one of receipts.
-    assert len(tables) == 7
+    # The glance, three of results with all their numbers, two of generators and judges, knowledge, receipts.
+    assert len(tables) == 11
     for table in tables:
         assert len({re.sub(r"\\.", "", line).count("|") for line in table.splitlines()}) == 1
 
@@ -305,23 +306,6 @@ def test_what_is_broken_is_refused_by_name(copy: Store, tmp_path: Path) -> None:
 # Parts
 
 
-def finding(**fields: object) -> Finding:
-    values = {
-        **dict.fromkeys(Finding.model_fields),
-        **{
-            "variant": "q",
-            "parent": "full",
-            "explainer": "e",
-            "dataset": "d",
-            "scorer": "s",
-            "metric": "recall",
-        },
-        **{"kind": "binary", "higher_is_better": True, "unit": "proportion", "n": 50, "n_missing": 0},
-        **{"groups": 50, "test": "none", "margin": 0.1, "reference_mean": 0.5, "estimate": 0.0},
-    }
-    return Finding.model_validate({**values, **fields})
-
-
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
@@ -341,16 +325,16 @@ def test_edits_are_marked_word_by_word(before: str, after: str, expected: str) -
 
 
 def test_numbers_are_as_precise_as_their_interval() -> None:
-    wide = finding(unit="nats", kind="continuous", estimate=0.1234, ci_low=-0.5, ci_high=0.75)
+    wide = made_finding(unit="nats", kind="continuous", estimate=0.1234, ci_low=-0.5, ci_high=0.75)
     assert (text.estimate(wide), text.interval(wide)) == ("+0.1", "[−0.5, +0.8]")
     narrow = wide.model_copy(update={"ci_low": 0.1201, "ci_high": 0.1267})
     assert (text.estimate(narrow), text.interval(narrow)) == ("+0.1234", "[+0.1201, +0.1267]")
-    share = finding(estimate=-0.125, ci_low=-0.2, ci_high=0.0001)
+    share = made_finding(estimate=-0.125, ci_low=-0.2, ci_high=0.0001)
     assert (text.estimate(share), text.interval(share)) == ("−12.5\u00a0pp", "[−20.0, 0.0]")
-    assert text.estimate(finding(estimate=None)) == "–"
-    assert text.interval(finding()) == "no interval"
-    assert text.detectable(finding(minimum_detectable=0.0812)) == "±8.1\u00a0pp"
-    assert text.detectable(finding(minimum_detectable=1.2)) == "nothing"
+    assert text.estimate(made_finding(estimate=None)) == "–"
+    assert text.interval(made_finding()) == "no interval"
+    assert text.detectable(made_finding(minimum_detectable=0.0812)) == "±8.1\u00a0pp"
+    assert text.detectable(made_finding(minimum_detectable=1.2)) == "nothing"
     assert text.level(0.525, "proportion") == "52.5\u00a0%"
     assert text.level(None, "nats") == "–"
     assert [text.p_value(p) for p in (None, 0.0004, 0.0412)] == ["–", "< 0.001", "0.041"]
@@ -364,41 +348,14 @@ def test_numbers_are_as_precise_as_their_interval() -> None:
 
 def test_perplexity_is_the_exponential_of_nats() -> None:
     assert (
-        text.perplexity_ratio(finding(metric="nll", unit="nats", estimate=math.log(2))) == "perplexity × 2.00"
+        text.perplexity_ratio(made_finding(metric="nll", unit="nats", estimate=math.log(2)))
+        == "perplexity × 2.00"
     )
-    assert text.perplexity_ratio(finding()) == ""
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "start"),
-    [
-        (["equivalent", "equivalent"], "No: every measured change"),
-        (["equivalent", "unresolved"], "No change could be shown"),
-        (["improved", "unresolved"], "Yes: q did better"),
-        (["degraded", "improved"], "Yes: q did worse"),
-        ([], "There is no answer yet"),
-    ],
-)
-def test_the_answer_follows_the_verdicts(verdicts: list[str], start: str) -> None:
-    headline, basis = text.answer([finding(verdict=verdict) for verdict in verdicts], ["q"])
-    assert headline.startswith(start)
-    assert ("not that there is none" in basis) == ("unresolved" in verdicts)
-
-
-def test_a_variants_sentence_leads_with_its_largest_change() -> None:
-    found = [
-        finding(verdict="degraded", estimate=-0.2, metric="small"),
-        finding(verdict="degraded", estimate=-0.4, metric="large"),
-        finding(verdict="unresolved"),
-    ]
-    most = "large on d −40.0\u00a0pp and small on d −20.0\u00a0pp"
-    expected = f"2 degraded ({most}) and 1 unresolved, of 3 comparisons."
-    assert text.variant_sentence("q", found) == expected
-    assert text.variant_sentence("other", found) == "nothing could be compared."
+    assert text.perplexity_ratio(made_finding()) == ""
 
 
 def test_too_few_groups_are_a_caveat(store: Store) -> None:
-    few = finding(test="sign-flip-permutation", p=0.25, groups=5)
+    few = made_finding(test="sign-flip-permutation", p=0.25, groups=5)
     assert "rest on 5 independent groups" in " ".join(prose.caveats(store.manifest, [few], {}))
     enough = few.model_copy(update={"groups": 20})
     assert "rest on" not in " ".join(prose.caveats(store.manifest, [enough], {}))
@@ -414,7 +371,9 @@ def test_ticks_are_round_and_span_the_range(low: float, high: float, expected: l
 
 def test_a_marker_is_where_its_value_is() -> None:
     points = [plots.Point("q", 4.0, "gptq", 0)]
-    drawn = str(plots.panel(points, [finding(estimate=0.25, reference_mean=0.5, ci_low=0.0, ci_high=0.9)], "t"))
+    drawn = str(
+        plots.panel(points, [made_finding(estimate=0.25, reference_mean=0.5, ci_low=0.0, ci_high=0.9)], "t")
+    )
     height = {share: float(y) - 3.5 for y, share in re.findall(r'y="([\d.]+)">(\d+) %<', drawn)}
     (circle,) = re.findall(r'<circle cx="[\d.]+" cy="([\d.]+)"', drawn)
     # From 40 % to 100 %: 75 % is 35 of 60 on the way, 50 % is 10 of 60.
@@ -427,7 +386,7 @@ def test_a_marker_is_where_its_value_is() -> None:
 
 
 def test_nothing_to_draw_draws_nothing() -> None:
-    assert plots.panel([plots.Point("q", None, "gptq", 0)], [finding(estimate=None)], "t") == ""
+    assert plots.panel([plots.Point("q", None, "gptq", 0)], [made_finding(estimate=None)], "t") == ""
 
 
 def test_unknown_metrics_are_plotted_all_the_same(copy: Store) -> None:
@@ -471,9 +430,9 @@ def test_each_effect_stands_beside_its_controls(copy: Store) -> None:
     )
     shown = {name: re.findall(r'class="more control">([\w-]+):', cell) for name, cell in columns.items()}
     assert shown["gptq-3"] == ["nf4", "int8"]
-    finding = next(f for f in copy.findings() if (f.variant, f.metric) == ("nf4", "own_soft_flip"))
+    finding = next(f for f in copy.findings() if (f.variant, f.metric) == ("nf4", "parent_soft_flip"))
     assert f"nf4: {text.estimate(finding)}" in columns["gptq-3"]
-    assert "<dt>nf4 (control)</dt>" in page
+    assert re.search(r"<h3>nf4 <span[^>]*>[^<]*a control</span></h3>", page)
 
 
 def test_controls_are_not_part_of_the_answer(copy: Store) -> None:
@@ -482,5 +441,5 @@ def test_controls_are_not_part_of_the_answer(copy: Store) -> None:
     headline = page[page.index('class="headline"') : page.index("<nav")]
     assert "nf4" not in headline
     assert "int8" not in headline
-    judged = [f for f in copy.findings() if f.verdict and f.variant not in ("nf4", "int8")]
+    judged = [f for f in copy.findings() if f.confirmatory and f.variant not in ("nf4", "int8")]
     assert f"Of {len(judged)} comparisons" in headline

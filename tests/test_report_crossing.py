@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic import JUDGE, QUALITY, make_run, rebuilt
+from synthetic import JUDGE, QUALITY, made_finding, make_run, rebuilt
 
 from quantxai.manifest import CellKey
-from quantxai.records import Finding, Metric
-from quantxai.report import build_report, prose, results
+from quantxai.records import Metric
+from quantxai.report import build_report, headlines, prose
 from quantxai.report.crossing import FLIPS, Rate, crossing
 from quantxai.report.notes import notes
 from quantxai.report.plots import Point
@@ -278,18 +278,14 @@ def test_the_page_has_one_picture_for_each_data_set_with_edits(page: str) -> Non
 # The table of results
 
 
-def row(scorer: str, name: str, verdict: str | None = "unresolved") -> results.Row:
-    fields = dict.fromkeys(Finding.model_fields)
-    fields.update(
-        {"variant": "q", "parent": "full", "explainer": "e", "dataset": "d", "scorer": scorer, "metric": name},
-        kind="binary", unit="proportion", n=5, n_missing=0, groups=5, test="none", margin=0.1, verdict=verdict,
-    )  # fmt: skip
-    return results.Row(scorer, metric(name, "binary"), 0.5, {"q": Finding.model_validate(fields)})
+def row(scorer: str, name: str, verdict: str | None = "unresolved") -> headlines.Row:
+    found = made_finding(scorer=scorer, metric=name, n=5, groups=5, verdict=verdict)
+    return headlines.Row(scorer, metric(name, "binary"), 0.5, {"q": found})
 
 
 def test_few_metrics_are_all_shown_scorers_with_headlines_first() -> None:
     rows = [row("misc", "a"), row("flips", "failure"), row("flips", "own_soft_flip"), row("misc", "b")]
-    first, folded = results._by_interest(rows, {"q"})
+    first, folded = headlines.by_interest(rows, {"q"})
     assert [r.metric.name for r in first] == ["failure", "own_soft_flip", "a", "b"]
     assert folded == []
 
@@ -302,11 +298,11 @@ def test_of_many_metrics_only_what_did_not_change_is_folded_away() -> None:
         row("flips", "failure"),
         row("flips", "own_soft_flip"),
     ]
-    first, folded = results._by_interest(rows, {"q"})
+    first, folded = headlines.by_interest(rows, {"q"})
     assert [r.metric.name for r in first] == ["failure", "own_soft_flip", "worse", "better"]
     assert [r.metric.name for r in folded] == [f"m{i}" for i in range(9)]
     # What a control alone shows is no reason.
-    assert "worse" in [r.metric.name for r in results._by_interest(rows, {"other"})[1]]
+    assert "worse" in [r.metric.name for r in headlines.by_interest(rows, {"other"})[1]]
 
 
 def test_folded_metrics_are_in_the_page_and_counted(store: Store, page: str) -> None:
@@ -318,7 +314,7 @@ def test_folded_metrics_are_in_the_page_and_counted(store: Store, page: str) -> 
     ]
     assert folded.count('<span class="metric">') == int(number) > 0
     for name in {f.metric for f in store.findings()}:
-        assert f'<span class="metric">{name.replace("_", " ")}</span>' in page
+        assert f'<span class="metric">{name.replace("_", " ")}' in page
 
 
 # Texts that were cut

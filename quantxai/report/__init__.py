@@ -18,8 +18,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from quantxai.files import write_atomically
-from quantxai.report import prose, text
-from quantxai.report.results import by_scorer
+from quantxai.report import anchors, numbers, prose, text
+from quantxai.report.headlines import by_scorer
 from quantxai.report.view import make_report
 from quantxai.store import Store
 
@@ -61,7 +61,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    numbers = (
+    shown = (
         text.level,
         text.estimate,
         text.interval,
@@ -70,9 +70,15 @@ def _environment() -> Environment:
         text.p_value,
         text.perplexity_ratio,
     )
-    helpers = (*numbers, text.metric_label, text.error_kind, text.listing, prose.direction, by_scorer)
+    links = (anchors.result_anchor, anchors.items_anchor, anchors.safe_id)
+    helpers = (*shown, *links, text.metric_label, text.error_kind, text.listing, prose.direction, by_scorer)
     environment.filters.update({helper.__name__: helper for helper in helpers}, md=_markdown)
-    environment.globals.update(symbols=text.SYMBOLS, count=text.count)
+    environment.globals.update(
+        symbols=text.SYMBOLS,
+        count=text.count,
+        columns=numbers.COLUMNS,
+        replicated_columns=numbers.REPLICATED_COLUMNS,
+    )
     return environment
 
 

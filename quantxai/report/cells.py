@@ -42,6 +42,7 @@ class Cell:
         html: the texts, escaped, edits marked.
         note: a short line above them: labels, or rank and log-probability.
         outcome: yes, no, failed, or empty where nothing is known.
+        outcomes: y, n or - for each of the section's outcomes; an f at the end where its generation failed.
         failure: why its generation failed; empty where it did not.
         words: what each judge says.
         chips: other yes/no outcomes.
@@ -53,6 +54,7 @@ class Cell:
     html: Markup
     note: str
     outcome: str
+    outcomes: str
     failure: str
     words: list[Word]
     chips: list[tuple[str, bool]]
@@ -68,7 +70,7 @@ class Observed:
         rows: known fields by variant, parent first.
         values: measurements by variant, then by metric.
         metrics: what each is, by its name here, in planned order.
-        outcome: the metric behind outcomes; empty where none is binary.
+        outcomes: the yes/no metrics items are filtered by, the one that marks a cell first.
         parent: name of the parent.
         layout: see items.Section.
         listed: fields without a place of their own that are shown for each variant.
@@ -77,7 +79,7 @@ class Observed:
     rows: Mapping[str, Row]
     values: Mapping[str, Mapping[str, float]]
     metrics: Mapping[str, Metric]
-    outcome: str
+    outcomes: Sequence[str]
     parent: str
     layout: str
     listed: Sequence[str]
@@ -87,9 +89,9 @@ def make_cell(observed: Observed, variant: str) -> Cell:
     """Work out what is shown of one variant."""
     row, values = observed.rows[variant], observed.values.get(variant, {})
     failure = metric_label(str(row.get("failure", row.get("problem", ""))))
-    outcome = ""
-    if observed.outcome in values:
-        outcome = "yes" if values[observed.outcome] > 0.5 else "no"
+    marks = ["-" if name not in values else "y" if values[name] > 0.5 else "n" for name in observed.outcomes]
+    marking = bool(marks) and observed.outcomes[0] != "failure"
+    outcome = {"y": "yes", "n": "no"}.get(marks[0], "") if marking else ""
     fact = observed.layout == "facts"
     known = {} if fact else {name: m for name, m in observed.metrics.items() if name in values}
     judged = "edited" in row and "failure" not in row
@@ -98,6 +100,7 @@ def make_cell(observed: Observed, variant: str) -> Cell:
         html=_fact(observed, row) if fact else _texts(row, observed.listed),
         note=_fact_note(row) if fact or observed.layout == "neurons" else _labels_note(row),
         outcome="failed" if failure else outcome,
+        outcomes="".join(marks) + ("f" if failure else ""),
         failure=failure,
         words=list(_words(observed, variant)) if judged else [],
         chips=[

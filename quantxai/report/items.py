@@ -11,6 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from quantxai.records import Metric
+from quantxai.report.anchors import section_anchor
 from quantxai.report.cells import Cell, Observed, make_cell
 from quantxai.report.fields import PLACED, field_label, pairs, value
 from quantxai.report.results import Compared
@@ -66,7 +67,7 @@ class Section:
         dataset: the data set's name.
         layout: edits (original and edited text), facts (prompt, gold, completion), explanations, neurons (of
             facts), hops (two-hop questions), or other.
-        outcome: the metric behind the outcomes; empty where none is binary.
+        outcomes: the yes/no metrics items are filtered by: scorer.metric, and what it is called here.
         variants: those that have rows, parent first.
         items: at most `MOST_ITEMS`.
         total: how many there are.
@@ -76,11 +77,16 @@ class Section:
     explainer: str
     dataset: str
     layout: str
-    outcome: str
+    outcomes: dict[str, str]
     variants: list[str]
     items: list[ItemView]
     total: int
     constants: list[tuple[str, str | Markup]]
+
+    @property
+    def anchor(self) -> str:
+        """Its id on the page."""
+        return section_anchor(self.explainer, self.dataset)
 
 
 def item_texts(rows: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]) -> dict[tuple[str, str], Row]:
@@ -167,17 +173,16 @@ class _Section:
         ids = sorted(self.rows)
         most = MOST_ITEMS
         shown = ids if len(ids) <= most else [ids[i * len(ids) // most] for i in range(most)]
-        binary = [name for name, m in self.metrics.items() if m.kind == "binary" and name != "failure"]
-        binary.sort(key=lambda name: _OUTCOMES.index(name) if name in _OUTCOMES else len(_OUTCOMES))
-        outcome = binary[0] if binary else ""
+        binary = {key: name for key, name in self._names.items() if self.metrics[name].kind == "binary"}
+        outcomes = {".".join(key): binary[key] for key in sorted(binary, key=_preference)}
         constants, common, listed = self._sorted_fields()
         first = next(iter(self.rows[ids[0]].values()))
         items = [
-            self._item(item, outcome, common, listed, texts.get(item, {}), item in truncated)
+            self._item(item, list(outcomes.values()), common, listed, texts.get(item, {}), item in truncated)
             for item in shown
         ]
         told = [(field_label(name), value(first[name])) for name in constants]
-        return Section(*self.place, self.layout, outcome, self.variants, items, len(ids), told)
+        return Section(*self.place, self.layout, outcomes, self.variants, items, len(ids), told)
 
     def _sorted_fields(self) -> tuple[list[str], list[str], list[str]]:
         """Return the other fields: the same everywhere, for every variant of an item, or for none of both."""
@@ -199,7 +204,7 @@ class _Section:
     def _item(
         self,
         item: str,
-        outcome: str,
+        outcomes: Sequence[str],
         common: Sequence[str],
         listed: Sequence[str],
         elsewhere: Row,
@@ -208,7 +213,7 @@ class _Section:
         rows = self.rows[item]
         first = next(iter(rows.values()))
         observed = Observed(
-            rows, self.values.get(item, {}), self.metrics, outcome, self.parent, self.layout, listed
+            rows, self.values.get(item, {}), self.metrics, outcomes, self.parent, self.layout, listed
         )
         asked = next(
             (str(first[name]) for name in ("original", "prompt", "two_hop_prompt", "text") if name in first),
@@ -228,6 +233,12 @@ class _Section:
             cells=[make_cell(observed, name) for name in rows],
             truncated=truncated,
         )
+
+
+def _preference(key: tuple[str, str]) -> int:
+    """Where a yes/no metric stands among the outcomes: failures last."""
+    last = len(_OUTCOMES)
+    return last + 1 if key[1] == "failure" else _OUTCOMES.index(key[1]) if key[1] in _OUTCOMES else last
 
 
 def _layout(fields: set[str]) -> str:

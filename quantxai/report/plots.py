@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -35,7 +35,12 @@ class Point:
     style: int
 
 
-def panel(points: Sequence[Point], findings: Sequence[Finding], title: str) -> Markup:
+def panel(
+    points: Sequence[Point],
+    findings: Sequence[Finding],
+    title: str,
+    controls: Mapping[str | None, Sequence[str]] | None = None,
+) -> Markup:
     """Return one metric of one data set: the parent as a line, every variant with its interval.
 
     A marker is at the parent's mean plus the paired difference, its whisker is the difference's
@@ -43,12 +48,16 @@ def panel(points: Sequence[Point], findings: Sequence[Finding], title: str) -> M
 
     Args:
         points: the variants, fewest bits first.
-        findings: one per variant at most.
+        findings: one per variant and control at most.
         title: for readers who hear the picture.
+        controls: names of controls by the variant they stand beside; those of the parent, under None, get a
+            place of their own.
     """
+    beside = controls or {}
     by_variant = {f.variant: f for f in findings if f.estimate is not None and f.reference_mean is not None}
-    if not by_variant:
+    if not any(point.variant in by_variant for point in points):
         return Markup("")
+    slots = [*points, *([Point("", None, "control", -1)] if beside.get(None) else [])]
     widest = max(by_variant.values(), key=lambda f: f.n)
     reference = widest.reference_mean or 0.0
     margin = widest.margin if widest.higher_is_better is not None else 0.0
@@ -59,12 +68,18 @@ def panel(points: Sequence[Point], findings: Sequence[Finding], title: str) -> M
     # A share lies between 0 and 1, whatever a margin or an interval of differences adds to it.
     least, most = (0.0, 1.0) if widest.kind == "binary" else (-math.inf, math.inf)
     marks = [mark for mark in ticks(max(min(ends), least), min(max(ends), most)) if least <= mark <= most]
-    scale = _Scale(marks[0], marks[-1], len(points))
+    scale = _Scale(marks[0], marks[-1], len(slots))
     body = [
         _band(scale, reference, margin),
         *(_tick(scale, mark, widest.unit) for mark in marks),
         _line(scale, reference),
-        *_axis(scale, points),
+        *_axis(scale, slots),
+        *(
+            _control(scale, slot, by_variant[name], reference)
+            for i, p in enumerate(slots)
+            for name, slot in _places(beside.get(p.variant or None, ()), i, bool(p.variant))
+            if name in by_variant
+        ),
         *(
             _mark(scale, i, p, by_variant[p.variant], reference)
             for i, p in enumerate(points)
@@ -137,13 +152,13 @@ def _axis(scale: _Scale, points: Sequence[Point]) -> list[Markup]:
             scale.x(index) + 4, base + 13, point.variant
         )
         for index, point in enumerate(points)
+        if point.variant
     ]
     start = 0
     for index in range(1, len(points) + 1):
-        if index < len(points) and points[index].bits == points[start].bits:
+        if index < len(points) and _bits(points[index]) == _bits(points[start]):
             continue
         left, right = scale.x(start - 0.4), scale.x(index - 1 + 0.4)
-        bits = points[start].bits
         parts.append(
             Markup('<line class="axis" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(
                 left, right, y=HEIGHT - 16
@@ -151,11 +166,38 @@ def _axis(scale: _Scale, points: Sequence[Point]) -> list[Markup]:
         )
         parts.append(
             Markup('<text class="bits" x="{}" y="{}">{}</text>').format(
-                round((left + right) / 2, 1), HEIGHT - 4, "?" if bits is None else f"{bits:g} bit"
+                round((left + right) / 2, 1), HEIGHT - 4, _bits(points[start])
             )
         )
         start = index
     return parts
+
+
+def _bits(point: Point) -> str:
+    if not point.variant:
+        return "controls"
+    return "?" if point.bits is None else f"{point.bits:g} bit"
+
+
+def _places(names: Sequence[str], slot: int, beside: bool) -> list[tuple[str, float]]:
+    """Return where controls stand: spread to the right of a variant's marker, or over a place of their own."""
+    start, width = (slot + 0.2, 0.28) if beside else (slot - 0.3, 0.6)
+    step = width / max(len(names), 1)
+    return [(name, start + step * (place + 0.5)) for place, name in enumerate(names)]
+
+
+def _control(scale: _Scale, slot: float, finding: Finding, reference: float) -> Markup:
+    """Return a control: small, open and grey, with a thin whisker."""
+    x, y = scale.x(slot), scale.y(reference + (finding.estimate or 0))
+    whisker = Markup("")
+    if finding.ci_low is not None and finding.ci_high is not None:
+        whisker = Markup('<line class="whisker" x1="{x}" x2="{x}" y1="{}" y2="{}"/>').format(
+            scale.y(reference + finding.ci_low), scale.y(reference + finding.ci_high), x=x
+        )
+    told = f"{finding.variant}, a control: {estimate(finding)} {interval(finding)}"
+    return Markup('<g class="null"><title>{}</title>{}<circle cx="{}" cy="{}" r="2.8"/></g>').format(
+        told, whisker, x, y
+    )
 
 
 def _mark(scale: _Scale, slot: int, point: Point, finding: Finding, reference: float) -> Markup:

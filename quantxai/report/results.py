@@ -10,56 +10,36 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from quantxai.records import Finding, Metric
+from quantxai.records import Finding, Metric, Trend
 from quantxai.report import plots, prose, text
 from quantxai.report.crossing import FLIPS, Crossing, crossing
+from quantxai.report.forest import forest
+from quantxai.report.headlines import MOST_PANELS, Row, by_interest, headlines
 from quantxai.report.notes import Note
+from quantxai.report.numbers import Line, lines
+from quantxai.report.phrases import phrase, trend_sentence
 from quantxai.report.tradeoff import tradeoff
 
-__all__ = ["Compared", "Control", "Group", "Row", "by_scorer", "make_group"]
-
-_HEADLINES = (
-    ("flips.own_soft_flip", "flips.own_hard_flip"),
-    ("flips.parent_soft_flip", "flips.parent_hard_flip"),
-    ("edits.edit_distance_normalized", "edits.edit_distance_relative", "edits.edit_distance"),
-    ("perplexity.nll",),
-    ("recall.recall", "recall.first_token_recall"),
-    ("recall.logprob",),
-    ("recall.reciprocal_rank",),
-    ("prediction.accuracy",),
-    ("bertscore.sentence_cosine", "bertscore.bertscore_f1"),
-    ("rouge.rouge_l",),
-    ("simulatability.gain",),
-    ("bartscore.bartscore",),
-    ("neuron_attribution.neuron_overlap",),
-    ("neuron_attribution.neurons_above",),
-    ("neuron_attribution.ffn_profile_similarity",),
-    ("multi_hop.two_hop_correct",),
-    ("multi_hop.first_hop_correct",),
-    ("multi_hop.second_hop_correct",),
-    ("multi_hop.entity_substitution",),
-)
-"""Metrics preferred for the plots and the top of the table, the first there is of each; where there is
-none, any directional."""
-MOST_PANELS = 4
-"""Plots per data set."""
-MOST_ROWS = 8
-"""Metrics in a table of which nothing is folded away."""
+__all__ = ["Compared", "Control", "Group", "Panel", "make_group"]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One metric in the table of one data set: its description, the parent, a finding per variant."""
+class Panel:
+    """One picture of one outcome.
 
-    scorer: str
-    metric: Metric
-    parent_mean: float | None
-    findings: dict[str, Finding]
+    Attributes:
+        title: what the outcome is called.
+        note: which way it is better, and what else to know.
+        confirmatory: whether the analysis names it.
+        picture: inline SVG.
+        trends: what rises or falls with bits, a sentence each.
+    """
 
-    @property
-    def name(self) -> str:
-        """Scorer and metric."""
-        return f"{self.scorer}.{self.metric.name}"
+    title: str
+    note: str
+    confirmatory: bool
+    picture: Markup
+    trends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +53,9 @@ class Group:
         rows: one per metric, those of one scorer together.
         folded: further metrics, of lesser interest: beyond chance none of the quantized variants changed.
         empty: names of metrics of which no item could be compared.
-        panels: title, caption and picture of the plots.
+        headlines: those to see first, confirmatory ones leading.
+        forests: their changes with intervals.
+        panels: the same over bits.
         crossing: flip rates by generator and judge, where edits were judged.
         tradeoff: flips against how much is changed; empty where one of them is missing.
         crossing_notes: what the scorers behind it noted about themselves.
@@ -89,7 +71,9 @@ class Group:
     rows: list[Row]
     folded: list[Row]
     empty: list[str]
-    panels: list[tuple[str, str, Markup]]
+    headlines: list[Row]
+    forests: list[Panel]
+    panels: list[Panel]
     crossing: Crossing | None
     tradeoff: Markup
     crossing_notes: list[Note]
@@ -97,6 +81,11 @@ class Group:
     failed: dict[str, dict[str, int]]
     measured: dict[str, int]
     generated: bool
+
+    @property
+    def numbers(self) -> list[Line]:
+        """Every finding with all its numbers."""
+        return lines(self.all_rows)
 
     @property
     def all_rows(self) -> list[Row]:
@@ -149,14 +138,6 @@ class Compared:
         return [*own, *(control for control in self.controls if control.of is None)]
 
 
-def by_scorer(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Return the rows by scorer, in order."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row.scorer, []).append(row)
-    return found
-
-
 def make_group(
     run: Compared,
     entry: dict[str, Any],
@@ -164,22 +145,25 @@ def make_group(
     rows: Sequence[Mapping[str, Any]],
     measurements: pd.DataFrame,
     notes: Sequence[Note],
+    trends: Sequence[Trend] = (),
 ) -> Group:
     """Work out one explainer on one data set.
 
     Args:
         run: what is the same for all.
         entry: the manifest's description of both.
-        findings: its own.
+        findings: its own, against the parent.
         rows: its rows.
         measurements: its measurements that have a value.
         notes: what its scorers noted.
+        trends: its own.
     """
     explainer, dataset = str(entry["explainer"]), str(entry["dataset"])
     lines = _lines(findings, run.metrics, run.variants[1:])
     shown = {point.variant for point in run.points}
     filled = [row for row in lines if any(f.n for f in row.findings.values())]
-    first, folded = _by_interest(filled, shown)
+    first, folded = by_interest(filled, shown)
+    leading = headlines(filled)
     judging = set(measurements[measurements.metric.isin(FLIPS)].scorer)
     return Group(
         explainer=explainer,
@@ -188,7 +172,9 @@ def make_group(
         rows=first,
         folded=folded,
         empty=[row.metric.name for row in lines if row not in filled],
-        panels=_panels(filled, run.points, dataset),
+        headlines=leading,
+        forests=_forests(leading, run),
+        panels=_panels(leading, run, dataset, trends),
         crossing=crossing(measurements, run.variants),
         tradeoff=tradeoff(measurements, run.metrics.values(), run.points, run.variants[0], run.analysis),
         crossing_notes=[note for note in notes if note.scorer in judging],
@@ -214,51 +200,50 @@ def _lines(
     return lines
 
 
-def _rank(row: Row) -> int:
-    """The place among the headlines."""
-    places = [place for place, names in enumerate(_HEADLINES) if row.name in names]
-    return places[0] if places else len(_HEADLINES)
+def _shown(leading: Sequence[Row]) -> list[Row]:
+    """Return the outcomes that are drawn: the confirmatory ones, and further ones up to `MOST_PANELS`."""
+    return list(leading[: max(MOST_PANELS, sum(row.confirmatory for row in leading))])
 
 
-def _by_interest(rows: Sequence[Row], variants: set[str]) -> tuple[list[Row], list[Row]]:
-    """Return what to show and what to fold away, scorers with headlines first, theirs together."""
-    best: dict[str, int] = {}
-    for row in rows:
-        best[row.scorer] = min(best.get(row.scorer, len(_HEADLINES)), _rank(row))
-    ordered = sorted(rows, key=lambda row: best[row.scorer])
-    if len(ordered) <= MOST_ROWS:
-        return ordered, []
-    chosen = [
-        row
-        for row in ordered
-        if row in _chosen(rows)
-        or row.metric.name == "failure"
-        or any(f.verdict in ("degraded", "improved") for name, f in row.findings.items() if name in variants)
+def _forests(leading: Sequence[Row], run: Compared) -> list[Panel]:
+    controls = {control.name for control in run.controls}
+    return [
+        Panel(
+            _title(row),
+            prose.direction(row.metric),
+            row.confirmatory,
+            forest(list(row.findings.values()), controls, _title(row)),
+        )
+        for row in _shown(leading)
+        if any(finding.estimate is not None for finding in row.findings.values())
     ]
-    return chosen, [row for row in ordered if row not in chosen]
 
 
-def _chosen(rows: Sequence[Row]) -> list[Row]:
-    """The headlines there are; without any, the first directional metrics."""
-    by_name = {row.name: row for row in rows}
-    preferred = [[by_name[name] for name in names if name in by_name] for names in _HEADLINES]
-    chosen = [found[0] for found in preferred if found]
-    if not chosen:
-        chosen = sorted(rows, key=lambda row: row.metric.higher_is_better is None)[:MOST_PANELS]
-    return chosen
+def _title(row: Row) -> str:
+    return phrase(next(iter(row.findings.values()))).noun
 
 
-def _panels(
-    rows: Sequence[Row], points: Sequence[plots.Point], dataset: str
-) -> list[tuple[str, str, Markup]]:
-    """Return the plots of the headlines."""
-    shown = {point.variant for point in points}
+def _panels(leading: Sequence[Row], run: Compared, dataset: str, trends: Sequence[Trend]) -> list[Panel]:
+    """Return the plots of the headlines over bits."""
+    alpha = float(run.analysis.get("alpha", 0.05))
+    beside: dict[str | None, list[str]] = {}
+    for control in run.controls:
+        beside.setdefault(control.of, []).append(control.name)
     panels = []
-    for row in _chosen(rows)[:MOST_PANELS]:
+    for row in _shown(leading):
         title = f"{text.metric_label(row.metric.name)}, {dataset}"
-        picture = plots.panel(points, [f for f in row.findings.values() if f.variant in shown], title)
+        picture = plots.panel(run.points, list(row.findings.values()), title, beside)
         if picture:
-            panels.append((text.metric_label(row.metric.name), prose.direction(row.metric), picture))
+            own = [trend for trend in trends if trend.outcome == row.name]
+            panels.append(
+                Panel(
+                    text.metric_label(row.metric.name),
+                    prose.direction(row.metric),
+                    row.confirmatory,
+                    picture,
+                    tuple(trend_sentence(trend, alpha) for trend in own),
+                )
+            )
     return panels
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 from quantxai.records import Finding, Metric, Verdict
 
 __all__ = [
     "SYMBOLS",
-    "answer",
     "change",
     "count",
     "detectable",
@@ -25,7 +23,6 @@ __all__ = [
     "p_value",
     "perplexity_ratio",
     "significant",
-    "variant_sentence",
     "width_places",
 ]
 
@@ -152,55 +149,3 @@ def error_kind(message: str, traceback: str) -> str:
 def metric_label(name: str) -> str:
     """Return a metric's name for reading."""
     return name.replace("_", " ")
-
-
-def answer(findings: Sequence[Finding], variants: Sequence[str]) -> tuple[str, str]:
-    """Return the run's answer: one sentence, and what it rests on."""
-    judged = [finding for finding in findings if finding.verdict is not None]
-    if not judged:
-        return "There is no answer yet: nothing has been compared.", ""
-    changed = _ordered(variants, [f for f in judged if f.verdict in ("degraded", "improved")])
-    worse = _ordered(variants, [f for f in judged if f.verdict == "degraded"])
-    tally = Counter(finding.verdict for finding in judged)
-    if worse:
-        headline = f"Yes: {listing(worse)} did worse than the unquantized model in at least one respect."
-        better = [name for name in changed if name not in worse]
-        if better:
-            headline = f"{headline[:-1]}, and {listing(better)} better in at least one."
-    elif changed:
-        headline = f"Yes: {listing(changed)} did better than the unquantized model in at least one respect."
-    elif tally["equivalent"] == len(judged):
-        headline = "No: every measured change is within the margin set beforehand."
-    else:
-        headline = "No change could be shown, but not every change could be ruled out either."
-    rest = [name for name in variants if name not in changed and any(f.variant == name for f in judged)]
-    parts = [f"{number} {verdict}" for verdict in SYMBOLS if verdict and (number := tally[verdict])]
-    basis = f"Of {count(len(judged), 'comparison')} with the unquantized model, {listing(parts)}."
-    if changed and rest:
-        basis += f" For {listing(rest)}, no change beyond chance was found."
-    if tally["unresolved"]:
-        basis += " Unresolved means that these items cannot tell a change from none, not that there is none."
-    return headline, basis
-
-
-def _ordered(variants: Sequence[str], findings: Sequence[Finding]) -> list[str]:
-    found = {finding.variant for finding in findings}
-    return [name for name in variants if name in found]
-
-
-def variant_sentence(variant: str, findings: Sequence[Finding]) -> str:
-    """Return one plain sentence about one variant: how often it changed, and where most."""
-    judged = [finding for finding in findings if finding.variant == variant and finding.verdict is not None]
-    if not judged:
-        return "nothing could be compared."
-    tally = Counter(finding.verdict for finding in judged)
-    parts = []
-    for verdict in ("degraded", "improved"):
-        chosen = [finding for finding in judged if finding.verdict == verdict]
-        if chosen:
-            chosen.sort(key=lambda finding: -abs(finding.estimate or 0) / finding.margin)
-            most = [f"{metric_label(f.metric)} on {f.dataset} {estimate(f)}" for f in chosen[:3]]
-            lead = "above all " if len(chosen) > len(most) else ""
-            parts.append(f"{len(chosen)} {verdict} ({lead}{listing(most)})")
-    parts += [f"{tally[v]} {v}" for v in ("equivalent", "unresolved") if tally[v]]
-    return f"{listing(parts)}, of {count(len(judged), 'comparison')}."

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
+from quantxai.analysis_plan import PlanStatus, plan_status
 from quantxai.manifest import Failure, Manifest
-from quantxai.records import Finding, Metric
-from quantxai.report import plots, prose, text
+from quantxai.records import Finding
+from quantxai.report import plots, prose, summary, text
+from quantxai.report.anchors import item_anchors
+from quantxai.report.heat import HeatMap, heat_map
 from quantxai.report.hops import Hops, hops
 from quantxai.report.items import Section, item_texts, section
 from quantxai.report.knowledge import Knowledge, knowledge
 from quantxai.report.notes import notes
+from quantxai.report.numbers import Line, contrast_lines, replicated_lines
 from quantxai.report.profiles import Profiles, profiles
+from quantxai.report.receipts import receipts_table
 from quantxai.report.results import Compared, Control, Group, make_group
 from quantxai.store import Store
 
@@ -26,12 +30,17 @@ __all__ = ["Report", "make_report"]
 
 @dataclass(frozen=True)
 class Report:
-    """All a template needs."""
+    """All a template needs.
+
+    Attributes that are not what their names say: `beside` names the controls of each variant, `choices` the
+    anchors of chosen items by explainer and data set, `crossed` the groups whose edits were judged.
+    """
 
     manifest: Manifest
     title: str
     headline: str
     basis: str
+    plan: PlanStatus
     incomplete: list[str]
     caveats: list[str]
     methods: list[str]
@@ -39,13 +48,17 @@ class Report:
     variants: list[str]
     controls: list[str]
     beside: dict[str, list[str]]
-    sentences: dict[str, str]
+    summaries: list[summary.VariantSummary]
+    heat: HeatMap
+    contrasts: list[Line]
+    replicated: list[Line]
     groups: list[Group]
     knowledge: list[Knowledge]
     profiles: list[Profiles]
     hops: list[Hops]
     legend: Markup
     sections: list[Section]
+    choices: dict[tuple[str, str], list[str]]
     failures: list[Failure]
     receipts: list[tuple[str, list[str]]]
     receipt_columns: list[str]
@@ -60,23 +73,21 @@ class Report:
 def make_report(store: Store) -> Report:
     """Read a run and work out its report."""
     manifest = store.manifest
-    findings, measurements = store.findings(), store.measurements()
+    everything, measurements, trends = store.findings(), store.measurements(), store.trends()
+    findings = [finding for finding in everything if finding.reference == manifest.parent]
     receipts, failures = store.receipts(), store.failures()
     names = [str(entry["name"]) for entry in manifest.variants]
     controls = [str(entry["name"]) for entry in manifest.variants if entry.get("control")]
     variants = [name for name in names if name not in (manifest.parent, *controls)]
-    metrics = {
-        (str(s["scorer"]), str(m["name"])): Metric.model_validate(m)
-        for s in manifest.scorers
-        for m in s["metrics"]
-    }
     points = _points(manifest, receipts, variants)
     told, truncated = notes(store.notes()), _truncated(store, manifest)
     # One at a time, because explainers may give one name to columns of different types.
     rows = {place: store.row_table(*place).to_pylist() for place in map(_place, manifest.explainers)}
     measured = {place: _part(measurements, place) for place in rows}
     beside = _controls(manifest)
-    run = Compared([manifest.parent, *variants, *controls], points, metrics, manifest.analysis, beside)
+    run = Compared(
+        [manifest.parent, *variants, *controls], points, manifest.metrics, manifest.analysis, beside
+    )
     groups = [
         make_group(
             run,
@@ -85,6 +96,7 @@ def make_report(store: Store) -> Report:
             rows[place],
             measured[place],
             told.get(place, []),
+            [trend for trend in trends if (trend.explainer, trend.dataset) == place],
         )
         for entry, place in zip(manifest.explainers, rows, strict=True)
     ]
@@ -99,14 +111,15 @@ def make_report(store: Store) -> Report:
         if found
     ]
     compared = [f for group in groups for row in group.all_rows for f in row.findings.values()]
-    headline, basis = text.answer([f for f in findings if f.variant not in controls], variants)
-    columns, lines = _receipts(manifest, receipts)
+    headline, basis = summary.answer([f for f in findings if f.variant not in controls], variants)
+    columns, lines = receipts_table(manifest, receipts)
     methods = prose.methods(manifest, findings)
     return Report(
         manifest=manifest,
         title=f"Does quantizing {manifest.model.get('name', 'the model')} change how it explains itself?",
         headline=headline,
         basis=basis,
+        plan=plan_status(store),
         incomplete=_incomplete(store, manifest, findings, failures),
         caveats=[*prose.caveats(manifest, compared, receipts), *prose.truncation(manifest, truncated)],
         methods=methods,
@@ -114,13 +127,17 @@ def make_report(store: Store) -> Report:
         variants=variants,
         controls=controls,
         beside={name: [control.name for control in run.beside(name)] for name in variants},
-        sentences={name: text.variant_sentence(name, findings) for name in [*variants, *controls]},
+        summaries=_summaries(manifest, findings, receipts),
+        heat=heat_map(groups, variants, controls),
+        contrasts=contrast_lines(everything, manifest.parent),
+        replicated=replicated_lines(store.replicated()),
         groups=groups,
         knowledge=[k for e, p in asked("memorization") if (k := knowledge(run, e, measured[p]))],
         profiles=[f for e, p in asked("neuron_attribution") if (f := profiles(run, e, rows[p], measured[p]))],
         hops=[h for e, p in asked("multi_hop") if (h := hops(run, e, rows[p], measured[p]))],
         legend=plots.legend(points),
         sections=items,
+        choices={place: item_anchors(everything, manifest.parent, place) for place in rows},
         failures=failures,
         receipts=lines,
         receipt_columns=columns,
@@ -128,6 +145,22 @@ def make_report(store: Store) -> Report:
             (name, str(w)) for name, receipt in receipts.items() for w in receipt.get("warnings") or []
         ],
     )
+
+
+def _summaries(
+    manifest: Manifest, findings: Sequence[Finding], receipts: Mapping[str, Mapping[str, Any]]
+) -> list[summary.VariantSummary]:
+    """Return every variant's summary, controls last."""
+    alpha = float(manifest.analysis.get("alpha", 0.05))
+    at = summary.places(findings)
+    found = []
+    for entry in sorted(manifest.variants, key=lambda entry: bool(entry.get("control"))):
+        name = str(entry["name"])
+        if name != manifest.parent:
+            bits = None if entry.get("control") else receipts.get(name, {}).get("weight_bits")
+            label = summary.descriptive_name(str(entry.get("method")), bits)
+            found.append(summary.variant_summary(name, label, findings, at, alpha))
+    return found
 
 
 def _place(entry: dict[str, Any]) -> tuple[str, str]:
@@ -195,54 +228,3 @@ def _points(
     return sorted(
         points, key=lambda point: (point.bits is None, point.bits or 0, point.method, point.variant)
     )
-
-
-_RECEIPT_COLUMNS = {
-    "weight_bits": "bits",
-    "bits_per_weight": "bits per weight, scales included",
-    "group_size": "group size",
-    "perplexity": "perplexity",
-    "kl": "KL to the parent, nats per token",
-    "top1_agreement": "same most likely token",
-    "relative_error": "relative weight error",
-    "quantized_share": "share of parameters quantized",
-    "gradient_cosine": "gradient cosine, kernel",
-    "largest_logit_difference_to_kernel": "largest logit difference to the kernel",
-    "rtn_same_grid_perplexity": "perplexity of round-to-nearest on the same grid",
-    "execution": "execution",
-    "dtype": "compute type",
-    "kernel": "kernel",
-    "quantization_seconds": "quantization, s",
-    "checkpoint_bytes": "checkpoint",
-    "calibration_digest": "calibration text",
-}
-
-
-def _receipts(
-    manifest: Manifest, receipts: dict[str, dict[str, Any]]
-) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Return the table of receipts: the columns any receipt fills, and a line per variant."""
-    lines: dict[str, dict[str, Any]] = {}
-    for entry in manifest.variants:
-        receipt = receipts.get(str(entry["name"]), {})
-        options = receipt.get("options") or entry.get("options") or {}
-        lines[str(entry["name"])] = {
-            "group_size": options.get("group_size"),
-            **{key: entry[key] for key in ("execution", "dtype") if key in entry},
-            **receipt,
-        }
-    columns = [key for key in _RECEIPT_COLUMNS if any(line.get(key) is not None for line in lines.values())]
-    table = [(name, [_plain(line.get(key), key) for key in columns]) for name, line in lines.items()]
-    return [_RECEIPT_COLUMNS[key] for key in columns], table
-
-
-def _plain(value: Any, key: str) -> str:
-    if value is None:
-        return "\N{EN DASH}"
-    if key.endswith("digest"):
-        return str(value)[:8]
-    if key == "checkpoint_bytes":
-        return f"{value / 1e6:,.0f} MB"
-    if isinstance(value, float) and not isinstance(value, bool):
-        return text.significant(value, 4).removesuffix(".000").removesuffix(".00")
-    return value if isinstance(value, str) else json.dumps(value)

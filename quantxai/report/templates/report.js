@@ -1,11 +1,14 @@
 "use strict";
 // Without this script every item is shown; with it, a few or one at a time, two variants side by side.
+// A link to items names what it chooses: #items/EXPLAINER/DATASET&right=VARIANT&outcome=METRIC shows the items
+// whose outcome differs; what is chosen by hand is written there, too, so that it can be kept or passed on.
 const PAGE = 10;
 let last = null;
 const sections = [...document.querySelectorAll("details.section")];
+const followers = [];
 for (const section of sections) {
   const form = section.querySelector("form");
-  const { left, right, outcome, text, single } = form.elements;
+  const { left, right, outcome, show, text, single } = form.elements;
   const items = [...section.querySelectorAll(".item")];
   const marks = [...section.querySelectorAll("thead [data-v]")];
   const cells = items.map((item) => [...item.querySelectorAll("[data-o]")]);
@@ -14,15 +17,20 @@ for (const section of sections) {
   const paging = section.querySelector(".paging");
   const page = section.dataset.layout === "facts" ? 3 * PAGE : PAGE;
   let shown = page, place = 0, matches = [];
-  const leftmost = () => (left ? left.value : "0");
-  const hidden = (variant) => left && right.value !== "" && variant !== right.value && variant !== left.value;
+  const leftmost = () => String(left ? left.selectedIndex : 0);
+  const chosen = () => (left && right.value !== "" ? String(right.selectedIndex - 1) : "");
   const fits = (index) => {
     const base = cells[index].find((cell) => cell.dataset.v === leftmost());
-    const asked = cells[index].filter((cell) => (left && right.value !== "" ? cell.dataset.v === right.value : true));
-    const wanted = outcome.value === "c"
-      ? asked.some((cell) => base && cell.dataset.o !== base.dataset.o)
-      : asked.some((cell) => cell.dataset.o.includes(outcome.value));
-    return wanted && texts[index].includes(text.value.trim().toLowerCase());
+    const asked = cells[index].filter((cell) => chosen() === "" || cell.dataset.v === chosen());
+    const places = outcome.value === "" ? [...outcome.options].map((_, i) => i).slice(0, -1) : [outcome.selectedIndex - 1];
+    const known = (cell, at) => (cell && "yn".includes(cell.dataset.o[at] ?? "-") ? cell.dataset.o[at] : "");
+    const wanted = {
+      "": () => asked.length > 0 || chosen() === "",
+      f: () => asked.some((cell) => cell.dataset.o.endsWith("f")),
+      changed: () => asked.some((cell) => places.some((at) =>
+        known(base, at) && known(cell, at) && known(base, at) !== known(cell, at))),
+    }[show.value] ?? (() => asked.some((cell) => places.some((at) => known(cell, at) === show.value)));
+    return wanted() && texts[index].includes(text.value.trim().toLowerCase());
   };
   const update = () => {
     matches = items.map((_, index) => index).filter(fits);
@@ -30,7 +38,7 @@ for (const section of sections) {
     const visible = new Set(single.checked ? matches.slice(place, place + 1) : matches.slice(0, shown));
     items.forEach((item, index) => { item.hidden = !visible.has(index); });
     for (const cell of [...cells.flat(), ...marks, ...words]) {
-      cell.hidden = hidden(cell.dataset.v);
+      cell.hidden = chosen() !== "" && cell.dataset.v !== chosen() && cell.dataset.v !== leftmost();
       cell.classList.toggle("left", cell.dataset.v === leftmost());
     }
     section.classList.toggle("alone", single.checked);
@@ -38,6 +46,13 @@ for (const section of sections) {
       ? `${matches.length && place + 1} of ${matches.length}`
       : `${visible.size} of ${matches.length} shown`;
     paging.hidden = single.checked || matches.length <= shown;
+  };
+  // Replaced, not added: going back leads to where one came from, not through every choice made on the way.
+  const keep = () => {
+    const parts = [["left", left && left.selectedIndex > 0 ? left.value : ""], ["right", right ? right.value : ""],
+      ["outcome", outcome.value], ["show", show.value === "changed" && outcome.value ? "" : show.value], ["text", text.value.trim()]];
+    const told = parts.filter(([, value]) => value).map(([key, value]) => `&${key}=${encodeURIComponent(value)}`);
+    history.replaceState(null, "", `#${section.id}${told.join("")}`);
   };
   const alone = () => {
     update();
@@ -48,22 +63,49 @@ for (const section of sections) {
     single.checked = true;
     alone();
   };
-  const show = (item) => {
-    form.reset();
+  const reveal = () => {
     for (const other of sections) other.open = other === section;
-    single.checked = true;
-    place = items.indexOf(item);
     last = { step, form };
+  };
+  const choose = (parts) => {
+    form.reset();
+    shown = page;
+    place = 0;
+    const asked = new URLSearchParams(parts);
+    for (const field of [left, right, outcome, show, text]) {
+      const value = field && asked.get(field.name);
+      if (value && (field === text || [...field.options].some((option) => option.value === value))) field.value = value;
+    }
+    if (outcome.value && !show.value) show.value = "changed";
+    reveal();
+    update();
+    section.scrollIntoView({ behavior: "instant" });
+    section.querySelector("summary").focus({ preventScroll: true });
+  };
+  const single_out = (item) => {
+    form.reset();
+    single.checked = true;
+    reveal();
+    update();
+    place = items.indexOf(item);
     alone();
     item.scrollIntoView({ behavior: "instant" });
   };
+  followers.push((id) => {
+    const item = document.getElementById(id);
+    if (items.includes(item)) single_out(item);
+    else if (id === section.id || id.startsWith(`${section.id}&`)) choose(id.slice(section.id.length + 1));
+  });
   form.addEventListener("input", () => {
     const before = matches[place];
     shown = page;
     matches = items.map((_, index) => index).filter(fits);
     place = Math.max(0, matches.indexOf(before));
-    if (single.checked) alone(); else update();
+    if (single.checked) { alone(); return; }
+    update();
+    keep();
   });
+  form.addEventListener("reset", () => setTimeout(() => { shown = page; place = 0; update(); keep(); }));
   form.addEventListener("submit", (event) => event.preventDefault());
   section.addEventListener("pointerdown", () => { last = { step, form }; });
   section.addEventListener("focusin", () => { last = { step, form }; });
@@ -71,15 +113,19 @@ for (const section of sections) {
   section.querySelector(".next").addEventListener("click", () => step(1));
   section.querySelector(".moreitems").addEventListener("click", () => { shown += 2 * page; update(); });
   section.querySelector(".allitems").addEventListener("click", () => { shown = Infinity; update(); });
-  const follow = () => {
-    const item = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (items.includes(item)) show(item);
-  };
-  window.addEventListener("hashchange", follow);
   form.hidden = false;
   update();
-  follow();
 }
+const follow = () => {
+  const raw = location.hash.slice(1);
+  for (const lead of followers) lead(raw);
+  const target = document.getElementById(raw);
+  for (let at = target; at; at = at.parentElement) {
+    if (at.localName === "details" && !at.open) { at.open = true; target.scrollIntoView({ behavior: "instant" }); }
+  }
+};
+window.addEventListener("hashchange", follow);
+follow();
 document.addEventListener("keydown", (event) => {
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   const typing = event.target.closest("select, input:not([type=checkbox]), .scroll") !== null;
@@ -87,3 +133,8 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   last.step(by);
 });
+// On paper nothing can be unfolded.
+const folded = () => document.querySelectorAll("details.folded:not([open])");
+let unfolded = [];
+window.addEventListener("beforeprint", () => { unfolded = [...folded()]; for (const part of unfolded) part.open = true; });
+window.addEventListener("afterprint", () => { for (const part of unfolded) part.open = false; unfolded = []; });
