@@ -66,12 +66,15 @@ class Work(Record):
     @property
     def bibtex(self) -> str:
         """The work as an entry of BibTeX, in ASCII where its letters are Latin ones."""
-        kind = "article" if self.journal else "inproceedings" if self.booktitle else "misc"
+        journal = self.journal
+        if self.arxiv and not self.booktitle:  # styles without a notion of preprints show it like this
+            journal = journal or f"arXiv preprint arXiv:{self.arxiv}"
+        kind = "article" if journal else "inproceedings" if self.booktitle else "misc"
         fields = {
             "author": " and ".join(map(latex_text, self.authors)),
             "title": f"{{{latex_text(self.title)}}}",
             "year": str(self.year),
-            "journal": latex_text(self.journal),
+            "journal": latex_text(journal),
             "booktitle": latex_text(self.booktitle),
             "volume": self.volume,
             "number": self.number,
@@ -111,10 +114,9 @@ def quantxai_bibtex(version: str) -> str:
     fields = {
         "author": "{The quantxai authors}",
         "title": "{quantxai: what quantization does to a language model's transparency}",
-        "version": latex_text(version),
-        "note": "Apache-2.0",
+        "howpublished": f"Software, version {latex_text(version)}, Apache-2.0",
     }
-    return _entry("software", "quantxai", fields)
+    return _entry("misc", "quantxai", fields)
 
 
 def _entry(kind: str, key: str, fields: dict[str, str]) -> str:

@@ -21,6 +21,7 @@ from quantxai.analysis_plan import (
 from quantxai.compare import compare
 from quantxai.config import SweepConfig, parse_config
 from quantxai.errors import CorruptCell, IncompleteRun, ModelError, OutOfSpace, RunError
+from quantxai.exports import write_exports
 from quantxai.footprint import cost_per_item
 from quantxai.jobs import FetchParent, RunVariant, ScoreRows
 from quantxai.manifest import CellKey
@@ -164,6 +165,7 @@ class _Sweep:
         self.progress.line("comparing variants and writing the report")
         compare_run(self.store)
         build_report(self.store)
+        write_exports(self.store)
         missing = [c.key for c in self.plan.cells if not self.store.has(c.key)]
         if self.failed or missing:
             reasons = _grouped(self.failed)

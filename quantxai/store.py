@@ -10,7 +10,8 @@ RUN/
 ├── variants/VARIANT/receipt.json  what a quantizer did
 ├── analysis-plan.json             what is to be decided, written before the first cell
 ├── findings.parquet               the comparison with the parent; beside it trends and replicated
-└── report.html, report.md
+├── report.html, report.md
+└── exports/                       the findings as CSV, JSON, LaTeX, BibTeX and sections of model cards
 ```
 
 Every file is written under another name, flushed to the disk and renamed, so a file that exists is

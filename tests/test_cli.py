@@ -386,6 +386,7 @@ def test_report_rebuilds_findings_and_report(call: Callable[..., Result], tmp_pa
     done = call("report", store.path, "--json")
     written = json.loads(done.stdout)["written"]
     assert all(Path(file).is_file() for file in written)
+    assert str(store.path / "exports/results.tex") in written
     assert [f.model_dump(include={"variant", "metric", "verdict"}) for f in Store(store.path).findings()] == [
         f.model_dump(include={"variant", "metric", "verdict"}) for f in before
     ]

@@ -150,6 +150,7 @@ def test_a_sweep_is_complete(finished: Finished) -> None:
     assert len(store.rows()) == (FACTS + NEWS) * len(VARIANTS)
     assert (finished.run / "report.html").stat().st_size > 10_000
     assert (finished.run / "report.md").is_file()
+    assert (finished.run / "exports/findings.json").is_file()
     assert not list(finished.run.rglob("*.tmp"))
 
 

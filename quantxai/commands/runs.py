@@ -25,10 +25,12 @@ def report(
     """Compare again and rebuild the report.
 
     Reads what is stored in the run, compares every variant with the parent, and writes findings,
-    report.html and report.md anew. Nothing is generated or scored.
+    report.html, report.md and the folder exports anew: CSV, JSON, LaTeX tables, BibTeX and sections
+    for model cards. Nothing is generated or scored.
 
     Example: quantxai report runs/default
     """
+    from quantxai.exports import write_exports
     from quantxai.report import build_report
     from quantxai.run import compare_run
     from quantxai.store import Store
@@ -37,7 +39,8 @@ def report(
     with store.lock():
         compare_run(store)
         build_report(store)
-    files = [run / "report.html", run / "report.md"]
+        exported = write_exports(store)
+    files = [run / "report.html", run / "report.md", *exported]
     if as_json:
         print_json({"run": str(run), "written": [str(f) for f in files], "findings": len(store.findings())})
     else:
