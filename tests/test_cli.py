@@ -374,7 +374,7 @@ def test_query_prints_what_is_asked_for(run: Path, call: Callable[..., Result]) 
 
 def test_query_without_a_question_lists_the_tables(run: Path, call: Callable[..., Result]) -> None:
     tables = json.loads(call("query", run, "--json").stdout)
-    assert list(tables) == ["rows", "measurements", "findings", "variants"]
+    assert list(tables) == ["rows", "measurements", "findings", "trends", "replicated", "variants"]
     text = call("query", run).stdout
     assert all(f"{name} (" in text for name in tables)
 

@@ -49,7 +49,7 @@ def test_measurements_can_be_averaged_and_skip_what_is_missing(run: Path) -> Non
 
 
 def test_findings_hold_what_compare_wrote(run: Path) -> None:
-    ((n,),) = answer(run, "select count(*) from findings where parent = 'full' and variant <> 'full'")
+    ((n,),) = answer(run, "select count(*) from findings where reference = 'full' and variant <> 'full'")
     assert n == 3 * 19
 
 

@@ -184,7 +184,7 @@ def test_every_variant_is_compared_with_the_parent(finished: Finished) -> None:
     findings = Store.open(finished.run).findings()
 
     assert {f.variant for f in findings} == {"rtn-4", "nf4"}
-    assert {f.parent for f in findings} == {"full"}
+    assert {f.reference for f in findings} == {"full"}
     assert {f.n for f in findings if f.metric == "recall"} == {FACTS}
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from quantxai.errors import CorruptCell, InputError, OutOfSpace, RunError
-from quantxai.records import Finding, Measurement, Row
+from quantxai.records import Finding, Measurement, ReplicatedFinding, Row, Trend
 from quantxai.store import CellKey, Manifest, Store, row_schema, rows_to_table, table_to_rows
 
 pytestmark = pytest.mark.bare
@@ -207,9 +207,9 @@ def test_findings_come_back(store: Store) -> None:
     finding = Finding.model_validate(
         {
             **dict.fromkeys(Finding.model_fields),
-            **dict.fromkeys(["variant", "parent", "explainer", "dataset", "scorer", "metric", "unit"], "x"),
+            **dict.fromkeys(["variant", "reference", "explainer", "dataset", "scorer", "metric", "unit"], "x"),
             "kind": "binary", "n": 3, "n_missing": 0, "groups": 3, "test": "none", "margin": 0.1,
-            "verdict": "degraded",
+            "verdict": "degraded", "confirmatory": True, "correction": "holm", "family": 4,
         }
     )  # fmt: skip
     assert store.findings() == []
@@ -218,6 +218,21 @@ def test_findings_come_back(store: Store) -> None:
     (store.path / "findings.parquet").write_bytes(b"PAR1")
     with pytest.raises(CorruptCell, match="quantxai report"):
         store.findings()
+
+
+def test_trends_and_replicated_findings_come_back(store: Store) -> None:
+    text = dict.fromkeys(["explainer", "dataset", "scorer", "metric", "unit"], "x")
+    head = {**text, "kind": "binary", "higher_is_better": True, "n": 3, "groups": 3, "p": 0.5}
+    widths = {"method": "gptq", "bits": [3, 4, 16], "variants": ["a", "b", "c"]}
+    trend = Trend.model_validate({**dict.fromkeys(Trend.model_fields), **head, **widths})
+    seeds = {"variant": "a", "reference": "b", "seeds": 3, "n_missing": 0, "margin": 0.1, "note": ""}
+    found = ReplicatedFinding.model_validate(
+        {**dict.fromkeys(ReplicatedFinding.model_fields), **head, **seeds}
+    )
+    assert (store.trends(), store.replicated()) == ([], [])
+    store.write_results(Trend, [trend])
+    store.write_results(ReplicatedFinding, [found])
+    assert (store.trends(), store.replicated()) == ([trend], [found])
 
 
 def test_the_manifest_comes_back_and_remembers_every_command(store: Store) -> None:
