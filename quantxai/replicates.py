@@ -36,7 +36,7 @@ def families(variants: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     same = ("method", "options", "execution")
     found: dict[str, list[str]] = {}
     for variant in variants:
-        first = named.get(variant["beside"])
+        first = named.get(variant.get("beside"))
         if first is None or any(variant[key] != first[key] for key in same):
             continue
         family = found.get(first["name"], [first["name"]])
@@ -157,6 +157,9 @@ def _finding(
     explainer, dataset, scorer, name = table.series
     metric, n, found = table.metric, int(table.counts.sum()), table.crossed()
     estimate = float(table.sums.sum() / n / len(table.seeds)) if n else None
+    limit = found.seed_sd_limit(alpha) if found else None
+    if limit is not None and metric.kind == "binary":
+        limit = min(limit, 1.0)  # differences lie between -1 and 1
     conclusion = None
     if estimate is not None and metric.higher_is_better is not None:
         conclusion = verdict(estimate, metric.higher_is_better, p_adjusted, equivalence, alpha)
@@ -166,7 +169,7 @@ def _finding(
         seeds=len(table.seeds), n=n, n_missing=table.missing, groups=len(table.counts),
         estimate=estimate, ci_low=judged.low, ci_high=judged.high,
         seed_sd=found.seed_sd if found else None,
-        seed_sd_high=found.seed_sd_limit(alpha) if found else None,
+        seed_sd_high=limit,
         group_sd=found.group_sd if found else None,
         residual_sd=found.residual_sd if found else None,
         note=_note(table, found),

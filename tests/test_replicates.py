@@ -67,6 +67,14 @@ def test_the_limit_of_the_seeds_by_hand() -> None:
     assert limit == pytest.approx(math.sqrt(2 * (1 / 0.0039321400 - 1 / 3)), rel=1e-6)
 
 
+def test_deviations_between_groups_of_different_sizes_are_those_of_typical_ones() -> None:
+    # Sizes 1, 2 and 3: 36 / 14 groups of a typical size.
+    found = crossed(TABLE, np.array([1.0, 2.0, 3.0]))
+    assert found.typical == pytest.approx(36 / 14)
+    assert found.group_sd**2 == pytest.approx(36 / 14 * (found.by_group - found.residual))
+    assert found.residual_sd**2 == pytest.approx(2 * 36 / 14 * found.residual)
+
+
 @pytest.mark.parametrize("distance", [-3, 0, 1e-9, 0.7, 2, 30, 1e6])
 @pytest.mark.parametrize("by_seed", [0, 1e-6, 1, 1e6])
 def test_tails_and_quantiles_are_inverse(distance: float, by_seed: float) -> None:
@@ -429,6 +437,12 @@ def test_binary_outcomes_stay_within_their_range() -> None:
     assert finding.estimate == finding.ci_high == 1
     assert finding.ci_low > 0
     assert finding.verdict == "improved"
+
+
+def test_seeds_of_binary_outcomes_differ_by_no_more_than_their_range() -> None:
+    outcomes = dict(zip(["full", *SEEDS], ([0.0] * 8, [1.0] * 8, [0.0] * 8, [0.0, 1.0] * 4), strict=True))
+    assert one(measured(outcomes, "flip"), {"q": SEEDS}).seed_sd_high == 1
+    assert one(measured(outcomes, "nll"), {"q": SEEDS}).seed_sd_high > 1
 
 
 def test_descriptive_metrics_are_not_judged() -> None:
