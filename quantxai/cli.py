@@ -8,6 +8,8 @@ import typer
 
 from quantxai import __version__
 from quantxai.commands import catalogue, runs
+from quantxai.commands.diff import diff
+from quantxai.commands.gate import gate
 from quantxai.commands.inspect import inspect
 from quantxai.commands.plan import plan
 from quantxai.commands.present import presented
@@ -52,6 +54,9 @@ app.command()(inspect)
 app.command()(quantize)
 app.command()(runs.report)
 app.command()(runs.query)
+app.command()(runs.compare)
+app.command()(gate)
+app.command()(diff)
 app.command()(catalogue.init)
 app.command("list")(catalogue.list_methods)
 app.add_typer(catalogue.models, name="models")

@@ -1,15 +1,18 @@
-"""Commands that read a run: `quantxai report` and `quantxai query`."""
+"""Commands that read a run: `quantxai report`, `quantxai query` and `quantxai compare`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quantxai.commands.present import presented, print_json
+from quantxai.commands.present import columns, presented, print_json
 
-__all__ = ["FORMATS", "query", "report"]
+if TYPE_CHECKING:
+    from quantxai.records import Finding
+
+__all__ = ["FORMATS", "compare", "query", "report"]
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory, such as runs/default.")]
 
@@ -87,3 +90,67 @@ def query(
         return
     for name, table in tables.items():
         typer.echo(f"{name} ({table.num_rows} rows)\n  {', '.join(table.column_names)}\n")
+
+
+@presented
+def compare(
+    run: Run,
+    variant: Annotated[str, typer.Argument(metavar="VARIANT", help="Which is compared.")],
+    reference: Annotated[str, typer.Argument(metavar="REFERENCE", help="With which.")],
+    fmt: Annotated[
+        str,
+        typer.Option(
+            "--format", metavar="|".join(FORMATS), autocompletion=lambda: FORMATS, help="How to print it."
+        ),
+    ] = "table",
+    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+) -> None:
+    """Compare any two variants of a run.
+
+    On every metric, item by item, with the run's level and margins. What is looked at afterwards is
+    exploratory: p is corrected over the metrics shown (Benjamini-Hochberg). Nothing is stored.
+
+    Example: quantxai compare runs/default gptq-4 rtn-4
+    """
+    from quantxai.contrast import contrast
+    from quantxai.errors import UnknownName
+    from quantxai.query import render
+    from quantxai.records import Finding
+    from quantxai.store import Store
+    from quantxai.tables import rows_to_table
+
+    if fmt not in FORMATS:
+        raise UnknownName("format", fmt, FORMATS)
+    found = contrast(Store.open(run), variant, reference)
+    if as_json or fmt != "table":
+        typer.echo(render(rows_to_table(found, Finding), "json" if as_json else fmt))  # type: ignore[arg-type]
+        return
+    typer.echo(
+        f"{columns([_heading(variant, reference), *map(_row, found)], right=(2, 3, 4, 6))}\n\n"
+        f"Exploratory: chosen after the run; p is corrected over these {len(found)} metrics (Benjamini-Hochberg). To "
+        "plan a comparison, name it in the sweep's configuration: analysis.contrasts."
+    )
+
+
+def _heading(variant: str, reference: str) -> list[str]:
+    return [
+        "metric",
+        "explainer on data",
+        reference,
+        variant,
+        "difference",
+        "interval",
+        "items",
+        "p",
+        "verdict",
+    ]
+
+
+def _row(f: Finding) -> list[str]:
+    known = f.ci_low is not None and f.ci_high is not None
+    means = ["" if mean is None else f"{mean:.4g}" for mean in (f.reference_mean, f.variant_mean)]
+    items = f"{f.n} of {f.n + f.n_missing}" if f.n_missing else str(f.n)
+    estimate = "" if f.estimate is None else f"{f.estimate:+.4g}"
+    interval = f"{f.ci_low:+.4g} to {f.ci_high:+.4g}" if known else ""
+    p = "" if f.p_adjusted is None else f"{f.p_adjusted:.2g}"
+    return [f.outcome, f"{f.explainer} on {f.dataset}", *means, estimate, interval, items, p, f.verdict or ""]
