@@ -125,9 +125,10 @@ def compare(
     if as_json or fmt != "table":
         typer.echo(render(rows_to_table(found, Finding), "json" if as_json else fmt))  # type: ignore[arg-type]
         return
+    family = max((f.family for f in found), default=0)
     typer.echo(
         f"{columns([_heading(variant, reference), *map(_row, found)], right=(2, 3, 4, 6))}\n\n"
-        f"Exploratory: chosen after the run; p is corrected over these {len(found)} metrics (Benjamini-Hochberg). To "
+        f"Exploratory: chosen after the run; p is corrected over the {family} tests (Benjamini-Hochberg). To "
         "plan a comparison, name it in the sweep's configuration: analysis.contrasts."
     )
 
