@@ -226,7 +226,8 @@ def _manifest(
         {
             "name": name, "method": _METHODS.get(name, "gptq"), "options": {"group_size": 64},
             "control": name in CONTROLS, "beside": CONTROLS.get(name),
-            "digest": digest(name), "execution": "kernel" if name == "int8" else "dequantized", "seed": 0,
+            "digest": digest(name), "execution": "kernel" if name == "int8" else "dequantized",
+            "seed": int(name[-1]) if "seed" in name else 0,
         }
         for name in qualities
     ]  # fmt: skip

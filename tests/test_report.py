@@ -17,7 +17,7 @@ from synthetic import MANY, QUALITY, SCRIPT, made_finding, make_run, rebuilt
 
 from quantxai.errors import CorruptCell, RunError
 from quantxai.records import Finding, Measurement, Row
-from quantxai.report import build_report, items, marking, plots, prose, text
+from quantxai.report import build_report, items, marking, plots, text
 from quantxai.store import CellKey, Store, rows_to_table
 
 pytestmark = pytest.mark.bare
@@ -352,13 +352,6 @@ def test_perplexity_is_the_exponential_of_nats() -> None:
         == "perplexity × 2.00"
     )
     assert text.perplexity_ratio(made_finding()) == ""
-
-
-def test_too_few_groups_are_a_caveat(store: Store) -> None:
-    few = made_finding(test="sign-flip-permutation", p=0.25, groups=5)
-    assert "rest on 5 independent groups" in " ".join(prose.caveats(store.manifest, [few], {}))
-    enough = few.model_copy(update={"groups": 20})
-    assert "rest on" not in " ".join(prose.caveats(store.manifest, [enough], {}))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from synthetic import JUDGE, QUALITY, made_finding, make_run, rebuilt
 
 from quantxai.manifest import CellKey
 from quantxai.records import Metric
-from quantxai.report import build_report, headlines, prose
+from quantxai.report import build_report, headlines
+from quantxai.report.caveats import truncation
 from quantxai.report.crossing import FLIPS, Rate, crossing
 from quantxai.report.notes import notes
 from quantxai.report.plots import Point
@@ -324,4 +325,4 @@ def test_texts_that_were_cut_are_counted_and_marked(store: Store, page: str) -> 
     assert "Texts too long for the model were cut: 1 of 6 items of natural_language on inference." in page
     (heading,) = re.findall(r"<h4>(?:(?!</h4>).)*text cut.*?</h4>", page)
     assert "pair-001" in heading
-    assert prose.truncation(store.manifest, {}) == []
+    assert truncation(store.manifest, {}) == []

@@ -60,7 +60,7 @@ def test_a_variant_is_told_in_the_words_of_its_outcomes() -> None:
     )  # fmt: skip
     assert found.sentence == (
         f"Degraded: counterfactuals flip 11{SPACE}points less often (95{SPACE}% CI 4 to 18). Unresolved: recall of "
-        f"facts (−2{SPACE}points, 95{SPACE}% CI −12 to 8, about 240 more items needed)."
+        "facts, about 240 more items needed."
     )
     assert found.lines[0].clauses[0].anchor == "result/e/news/flips/parent_soft_flip/q"
 
@@ -112,4 +112,6 @@ def test_exploratory_changes_are_hints_beside_the_rest() -> None:
 
 def test_what_would_resolve_a_finding_is_how_many_more_items() -> None:
     assert phrases.more_items(flips(n=50, n_to_resolve=1250)) == "about 1,200 more items needed"
+    assert phrases.more_items(flips(n=50, n_to_resolve=1251)) == "about 1,300 more items needed"
+    assert phrases.more_items(flips(n=50, n_to_resolve=51)) == "about 1 more item needed"
     assert "cannot be said" in phrases.more_items(flips(n=50))

@@ -15,6 +15,7 @@ from typing import Any
 from quantxai.exports.results import Results
 from quantxai.records import Finding
 from quantxai.report import prose
+from quantxai.report.caveats import caveats
 from quantxai.report.summary import places, variant_summary
 from quantxai.report.text import SYMBOLS, count, estimate, interval, level, listing, metric_label
 
@@ -153,7 +154,7 @@ def _caveats(results: Results, variant: str, findings: Sequence[Finding]) -> lis
     manifest = results.manifest
     own = [entry for entry in manifest.variants if entry["name"] in (manifest.parent, variant)]
     receipts = {name: receipt for name, receipt in results.receipts.items() if name == variant}
-    return prose.caveats(manifest.model_copy(update={"variants": own}), findings, receipts)
+    return caveats(manifest.model_copy(update={"variants": own}), findings, receipts)
 
 
 def _table(results: Results, judged: Sequence[Finding]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from quantxai.analysis_plan import PlanStatus, plan_status
 from quantxai.manifest import Manifest
 from quantxai.records import Finding, Metric, ReplicatedFinding, Trend
 from quantxai.report import prose
+from quantxai.report.caveats import caveats
 from quantxai.store import Store
 
 __all__ = ["Results", "read_results"]
@@ -78,6 +79,6 @@ def read_results(store: Store) -> Results:
         findings=findings,
         trends=store.trends(),
         replicated=store.replicated(),
-        caveats=prose.caveats(manifest, findings, receipts),
+        caveats=caveats(manifest, findings, receipts),
         methods=prose.methods(manifest, findings),
     )

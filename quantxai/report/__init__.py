@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from quantxai.files import write_atomically
-from quantxai.report import anchors, numbers, prose, text
+from quantxai.report import anchors, numbers, phrases, prose, text
 from quantxai.report.headlines import by_scorer
 from quantxai.report.view import make_report
 from quantxai.store import Store
@@ -66,9 +66,9 @@ def _environment() -> Environment:
         text.estimate,
         text.interval,
         text.margin,
-        text.detectable,
         text.p_value,
         text.perplexity_ratio,
+        phrases.more_items,
     )
     links = (anchors.result_anchor, anchors.items_anchor, anchors.safe_id)
     helpers = (*shown, *links, text.metric_label, text.error_kind, text.listing, prose.direction, by_scorer)

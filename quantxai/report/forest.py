@@ -12,8 +12,8 @@ from quantxai.report.text import SYMBOLS, estimate, interval
 
 __all__ = ["forest"]
 
-WIDTH, ROW = 460, 21
-LEFT, RIGHT, TOP, BOTTOM = 96, 150, 8, 34
+WIDTH, ROW = 540, 22
+LEFT, RIGHT, TOP, BOTTOM = 104, 176, 8, 36
 _LONGEST_NAME = 15
 
 

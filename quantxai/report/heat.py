@@ -23,7 +23,7 @@ class HeatCell:
     """One finding.
 
     Attributes:
-        tone: worse-3 to worse-1, none, better-1 to better-3: the change in margins, in the direction of quality.
+        tone: worse-3 to worse-1, even, better-1 to better-3: the change in margins, in the direction of quality.
         symbol: of the verdict.
         word: the verdict.
         change: the estimate, short.
@@ -111,4 +111,4 @@ def tone(finding: Finding) -> str:
     """
     moved = (finding.estimate or 0) / finding.margin * (1 if finding.higher_is_better else -1)
     steps = min(int(abs(moved) + 0.5), _DEEPEST)
-    return "none" if not steps else f"{'better' if moved > 0 else 'worse'}-{steps}"
+    return "even" if not steps else f"{'better' if moved > 0 else 'worse'}-{steps}"

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from quantxai.records import Finding, Trend
 from quantxai.report.text import metric_label, p_value, width_places
 
-__all__ = ["Phrase", "changed", "ends", "more_items", "phrase", "place_of", "size", "trend_sentence"]
+__all__ = [
+    "Phrase",
+    "changed",
+    "ends",
+    "more_items",
+    "phrase",
+    "place_of",
+    "rounded",
+    "size",
+    "trend_sentence",
+]
 
 Place = tuple[str, str]
 MINUS = "\N{MINUS SIGN}"
@@ -202,7 +212,14 @@ def more_items(finding: Finding) -> str:
     """Return what an unresolved finding lacks: `about 240 more items needed`."""
     if finding.n_to_resolve is None:
         return "how many more items are needed cannot be said"
-    return f"about {max(finding.n_to_resolve - finding.n, 1):,} more items needed"
+    number = rounded(max(finding.n_to_resolve - finding.n, 1))
+    return f"about {number:,} more item{'' if number == 1 else 's'} needed"
+
+
+def rounded(number: int) -> int:
+    """Return a number rounded up to two digits that count: what is needed is no better known."""
+    step: int = 10 ** max(len(str(number)) - 2, 0)
+    return -(-number // step) * step
 
 
 def place_of(finding: Finding, places: Collection[Place]) -> str:
@@ -236,5 +253,5 @@ def trend_sentence(trend: Trend, alpha: float) -> str:
         ends = f"{trend.ci_low:+.2f} to {trend.ci_high:+.2f}"
         interval = f", {100 * (1 - alpha):g}\N{NO-BREAK SPACE}% CI {ends}"
     p = p_value(trend.p_adjusted)
-    numbers = f"τ {trend.tau:+.2f}{interval}, adjusted p {p}, {trend.n} items at {len(trend.bits)} widths"
+    numbers = f"τ {trend.tau:+.2f}{interval}, adjusted p {p}"
     return f"{trend.method}: {said} ({numbers.replace('-', MINUS)})"

@@ -149,15 +149,16 @@ def _axis(scale: _Scale, points: Sequence[Point]) -> list[Markup]:
     base = HEIGHT - BOTTOM
     parts = [
         Markup('<text class="name" transform="translate({} {}) rotate(-32)">{}</text>').format(
-            scale.x(index) + 4, base + 13, point.variant
+            scale.x(index) + 4, base + 13, point.variant or "controls"
         )
         for index, point in enumerate(points)
-        if point.variant
     ]
     start = 0
     for index in range(1, len(points) + 1):
         if index < len(points) and _bits(points[index]) == _bits(points[start]):
             continue
+        if not points[start].variant:
+            break
         left, right = scale.x(start - 0.4), scale.x(index - 1 + 0.4)
         parts.append(
             Markup('<line class="axis" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(
@@ -175,7 +176,7 @@ def _axis(scale: _Scale, points: Sequence[Point]) -> list[Markup]:
 
 def _bits(point: Point) -> str:
     if not point.variant:
-        return "controls"
+        return ""
     return "?" if point.bits is None else f"{point.bits:g} bit"
 
 

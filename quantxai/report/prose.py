@@ -1,16 +1,16 @@
-"""What the report says in words about how a run was made: caveats, methods, references."""
+"""What the report says in words about how a run was made and compared: methods and references."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from quantxai.bibliography import cited
 from quantxai.manifest import Manifest
 from quantxai.records import Finding, Metric
-from quantxai.report.text import count, listing, metric_label
+from quantxai.report.text import count, listing
+from quantxai.statistics import MIN_BOOTSTRAP_CLUSTERS
 
-__all__ = ["caveats", "direction", "methods", "references", "truncation"]
+__all__ = ["direction", "methods", "references"]
 
 _METHODS: dict[str, str] = {
     "counterfactual": (
@@ -70,112 +70,76 @@ def direction(metric: Metric) -> str:
     return "higher is better" if metric.higher_is_better else "lower is better"
 
 
-def caveats(
-    manifest: Manifest, findings: Sequence[Finding], receipts: Mapping[str, Mapping[str, Any]]
+def methods(
+    manifest: Manifest, findings: Sequence[Finding], *, trends: bool = False, replicated: bool = False
 ) -> list[str]:
-    """Return what a reader must know before quoting a number."""
-    found = []
-    if manifest.model.get("note"):
-        found.append(str(manifest.model["note"]))
-    quantized = [v for v in manifest.variants if v["name"] != manifest.parent]
-    dense = [str(v["name"]) for v in quantized if v.get("execution") == "dequantized"]
-    if dense:
-        found.append(
-            f"{listing(dense)} ran dequantized: dense matrices that hold exactly the quantized weights. What "
-            "a kernel's own arithmetic adds is not measured, and no speed can be read off."
-        )
-    if manifest.analysis.get("pool"):
-        names = [metric_label(str(name)) for name in manifest.analysis["pool"]]
-        found.append(
-            f"Pooled on request: cells may differ in {listing(names)}, so a difference between variants may be "
-            "a difference of these."
-        )
-    found += _seeds(manifest, receipts)
-    found += _few_groups(manifest, findings)
-    missing = [f for f in findings if f.n_missing and f.metric != "failure"]
-    if missing:
-        worst = max(missing, key=lambda f: f.n_missing)
-        found.append(
-            "Where an item has no value on either side, as when an edit failed, the remaining items are "
-            f"compared; the numbers say how many (fewest: {metric_label(worst.metric)} of {worst.variant} "
-            f"on {worst.dataset}, {worst.n} of {worst.n + worst.n_missing})."
-        )
-    if any(f.verdict == "unresolved" for f in findings):
-        found.append("Unresolved is not unchanged: each such result says how many items would settle it.")
-    return found
+    """Return the methods section, a paragraph each.
 
-
-def truncation(manifest: Manifest, truncated: Mapping[tuple[str, str], Collection[str]]) -> list[str]:
-    """Return how many items had a text that was cut, if any had."""
-    if not truncated:
-        return []
-    items = {(str(e["explainer"]), str(e["dataset"])): e["items"] for e in manifest.explainers}
-    told = [
-        f"{len(cut)} of {count(items.get(place, len(cut)), 'item')} of {place[0]} on {place[1]}"
-        for place, cut in truncated.items()
-    ]
-    return [f"Texts too long for the model were cut: {listing(told)}. They are marked item by item."]
-
-
-def _seeds(manifest: Manifest, receipts: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the warning that one calibrated checkpoint stands for itself, not for its method."""
-    calibrated = {name for name, receipt in receipts.items() if receipt.get("calibration_digest")}
-    seeds: dict[str, set[Any]] = {}
-    for variant in manifest.variants:
-        if variant["name"] in calibrated:
-            seeds.setdefault(str(variant.get("method")), set()).add(variant.get("seed"))
-    few = [method for method, tried in seeds.items() if len(tried) < 3]
-    if not few:
-        return []
-    verb = "depends" if len(few) == 1 else "depend"
-    return [
-        f"{listing(few)} {verb} on a calibration sample, and fewer than three were tried: the results are "
-        "about these checkpoints, not about the method."
-    ]
-
-
-def _few_groups(manifest: Manifest, findings: Sequence[Finding]) -> list[str]:
-    """Return a warning for data sets with so few groups that Holm cannot let any result through."""
-    family = sum(f.p is not None for f in findings)
-    alpha = float(manifest.analysis.get("alpha", 0.05))
-    few: dict[str, int] = {}
-    for f in findings:
-        if f.test == "sign-flip-permutation" and family * 2.0 ** (1 - f.groups) >= alpha:
-            few[f.dataset] = min(f.groups, few.get(f.dataset, f.groups))
-    return [
-        f"Some results on {dataset} rest on {count(groups, 'independent group')} of items: too few for any change, "
-        f"however large, to be told from chance among {family} comparisons."
-        for dataset, groups in few.items()
-    ]
-
-
-def methods(manifest: Manifest, findings: Sequence[Finding]) -> list[str]:
-    """Return the methods section, a paragraph each."""
+    Args:
+        manifest: what was asked for.
+        findings: of variants against the parent or each other.
+        trends: whether trends over bits are shown.
+        replicated: whether results over several calibration seeds are shown.
+    """
     used = dict.fromkeys(str(entry.get("method")) for entry in manifest.explainers)
     found = [_METHODS[name] for name in used if name in _METHODS]
-    analysis = manifest.analysis
-    alpha = float(analysis.get("alpha", 0.05))
-    resamples = int(analysis.get("resamples", 10_000))
-    family = sum(f.p is not None for f in findings)
-    found.append(
+    alpha = float(manifest.analysis.get("alpha", 0.05))
+    resamples = int(manifest.analysis.get("resamples", 10_000))
+    found += [
         "Every variant saw the same items, prompts and stop rules, and is compared with "
         f"{manifest.parent} item by item; generation is greedy unless an option says otherwise. Items of "
         "one group (a relation, a premise) are not independent, so all statistics work on whole groups. "
-        f"Intervals ({100 * (1 - alpha):g} %) are BCa cluster bootstraps (Efron 1987; {resamples:,} "
-        "resamples) widened to the t distribution (Hesterberg 2015), with one added disagreement each way "
-        "for yes/no outcomes (Bonett and Price 2012). Tests are exact McNemar for yes/no outcomes of "
-        "independent items (McNemar 1947), otherwise sign-flip permutations of whole groups; p-values are "
-        f"adjusted over all {family} comparisons (Holm 1979)."
-    )
-    found.append(
-        f"A change is called equivalent when its {100 * (1 - 2 * alpha):g} % interval lies within the "
-        "metric's margin, set before looking (two one-sided tests, Schuirmann 1987); otherwise degraded or "
-        f"improved when the adjusted p is below {alpha:g}; otherwise unresolved. The smallest detectable "
-        "difference has 80 % power. Flips are items whose yes/no outcome differs from the parent's in "
-        "either direction (Dutta et al. 2024), with exact intervals (Clopper and Pearson 1934). The "
-        "question and the choice of measures follow Wang et al. 2025."
-    )
+        f"Intervals ({100 * (1 - alpha):g} %) of the mean difference are BCa cluster bootstraps (Efron 1987; "
+        f"{resamples:,} resamples) widened to the t distribution (Hesterberg 2015), and with fewer than "
+        f"{MIN_BOOTSTRAP_CLUSTERS} groups Student's t on the cluster-robust error (Cameron and Miller 2015); yes/no "
+        "outcomes get one added disagreement each way (Bonett and Price 2012). That there is no difference is tested "
+        "by exact McNemar for yes/no outcomes of independent items (McNemar 1947), otherwise by sign flips of whole "
+        "groups; signed ranks of whole groups (Wilcoxon 1945; Rosner et al. 2006) are a check, on which no verdict "
+        "rests.",
+        f"{_families(findings)} Equivalence is shown by two one-sided tests against the metric's margin (Schuirmann "
+        "1987), Student's t with the cluster-robust error, whose larger p is corrected within the same family. A "
+        f"change is called equivalent when that p is below {alpha:g}, even where the small change is no chance; "
+        f"otherwise degraded or improved when the adjusted p of no difference is below {alpha:g}; otherwise "
+        "unresolved, with about how many items would settle it with 80 % power (Julious 2004). The detectable "
+        "difference is that of a single comparison with 80 % power.",
+        "Effect sizes are the difference of shares for yes/no outcomes and the mean difference over its standard "
+        "deviation for others; Cliff's delta (Cliff 1993) compares all values with all. Flips are items whose yes/no "
+        "outcome differs in either direction (Dutta et al. 2024), with exact intervals (Clopper and Pearson 1934). "
+        "Items without a value on one side are left out; the worst case puts the lowest or highest value seen in "
+        "their place. The question and the choice of measures follow Wang et al. 2025.",
+    ]
+    if trends:
+        found.append(
+            "A trend over bits is Kendall's tau of an item's values with the bits, the mean over items; it is tested "
+            "by the statistic of Jonckheere 1954 over blocks (Skillings and Wolfe 1978), whole groups flipped, and "
+            "corrected over all trends (Benjamini and Hochberg 1995)."
+        )
+    if replicated:
+        found.append(
+            "Over several calibration seeds a mixed model with crossed random effects of seeds and groups of items "
+            "is fitted by its sums of squares (Searle et al. 1992), so that intervals hold for other seeds, too; "
+            "p-values are corrected over all of these results (Benjamini and Hochberg 1995)."
+        )
     return found
+
+
+def _families(findings: Sequence[Finding]) -> str:
+    """Say how p-values were corrected, family by family."""
+    asked = next((f for f in findings if f.confirmatory), None)
+    others = max((f.family for f in findings if not f.confirmatory), default=0)
+    ways = {
+        "holm": "by Holm's method (Holm 1979)",
+        "bonferroni": "by Bonferroni's method",
+        "benjamini-hochberg": "by that of Benjamini and Hochberg 1995",
+        "none": "not at all",
+    }
+    parts = []
+    if asked is not None:
+        parts.append(f"over the {count(asked.family, 'confirmatory comparison')} {ways[asked.correction]}")
+    if others:
+        method = "by the method of Benjamini and Hochberg 1995"
+        parts.append(f"over the exploratory ones, and over those of null controls, {method}")
+    return f"p-values are corrected {listing(parts)}." if parts else "No p-value was computed."
 
 
 def references(methods: Sequence[str]) -> list[str]:

@@ -210,7 +210,7 @@ def _forests(leading: Sequence[Row], run: Compared) -> list[Panel]:
     return [
         Panel(
             _title(row),
-            prose.direction(row.metric),
+            _note(row),
             row.confirmatory,
             forest(list(row.findings.values()), controls, _title(row)),
         )
@@ -221,6 +221,10 @@ def _forests(leading: Sequence[Row], run: Compared) -> list[Panel]:
 
 def _title(row: Row) -> str:
     return phrase(next(iter(row.findings.values()))).noun
+
+
+def _note(row: Row) -> str:
+    return f"{text.metric_label(row.metric.name)}, {prose.direction(row.metric)}"
 
 
 def _panels(leading: Sequence[Row], run: Compared, dataset: str, trends: Sequence[Trend]) -> list[Panel]:
@@ -237,8 +241,8 @@ def _panels(leading: Sequence[Row], run: Compared, dataset: str, trends: Sequenc
             own = [trend for trend in trends if trend.outcome == row.name]
             panels.append(
                 Panel(
-                    text.metric_label(row.metric.name),
-                    prose.direction(row.metric),
+                    _title(row),
+                    _note(row),
                     row.confirmatory,
                     picture,
                     tuple(trend_sentence(trend, alpha) for trend in own),

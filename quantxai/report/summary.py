@@ -101,13 +101,11 @@ def _clause(finding: Finding, where: str, level: float) -> str:
     if finding.verdict in ("degraded", "improved"):
         return changed(finding, where, level)
     noun = f"{phrase(finding).noun}{where}"
-    rises = (finding.estimate or 0) >= 0
-    sign = "" if not finding.estimate else "+" if rises else "\N{MINUS SIGN}"
-    inside = ends(finding, level).removeprefix(" (").removesuffix(")")
-    details = [f"{sign}{size(finding)}", *([inside] if inside else [])]
     if finding.verdict == "unresolved":
-        details.append(more_items(finding))
-    return f"{noun} ({', '.join(details)})"
+        return f"{noun}, {more_items(finding)}"
+    sign = "" if not finding.estimate else "+" if finding.estimate > 0 else "\N{MINUS SIGN}"
+    inside = ends(finding, level).removeprefix(" (").removesuffix(")")
+    return f"{noun} ({', '.join(filter(None, [f'{sign}{size(finding)}', inside]))})"
 
 
 def _tally_sentence(findings: Sequence[Finding]) -> str:

@@ -14,6 +14,7 @@ from quantxai.manifest import Failure, Manifest
 from quantxai.records import Finding
 from quantxai.report import plots, prose, summary, text
 from quantxai.report.anchors import item_anchors
+from quantxai.report.caveats import caveats, truncation
 from quantxai.report.heat import HeatMap, heat_map
 from quantxai.report.hops import Hops, hops
 from quantxai.report.items import Section, item_texts, section
@@ -113,15 +114,16 @@ def make_report(store: Store) -> Report:
     compared = [f for group in groups for row in group.all_rows for f in row.findings.values()]
     headline, basis = summary.answer([f for f in findings if f.variant not in controls], variants)
     columns, lines = receipts_table(manifest, receipts)
-    methods = prose.methods(manifest, findings)
+    plan, replicated = plan_status(store), store.replicated()
+    methods = prose.methods(manifest, everything, trends=bool(trends), replicated=bool(replicated))
     return Report(
         manifest=manifest,
         title=f"Does quantizing {manifest.model.get('name', 'the model')} change how it explains itself?",
         headline=headline,
         basis=basis,
-        plan=plan_status(store),
+        plan=plan,
         incomplete=_incomplete(store, manifest, findings, failures),
-        caveats=[*prose.caveats(manifest, compared, receipts), *prose.truncation(manifest, truncated)],
+        caveats=[*caveats(manifest, compared, receipts, plan), *truncation(manifest, truncated)],
         methods=methods,
         references=prose.references(methods),
         variants=variants,
@@ -130,7 +132,7 @@ def make_report(store: Store) -> Report:
         summaries=_summaries(manifest, findings, receipts),
         heat=heat_map(groups, variants, controls),
         contrasts=contrast_lines(everything, manifest.parent),
-        replicated=replicated_lines(store.replicated()),
+        replicated=replicated_lines(replicated),
         groups=groups,
         knowledge=[k for e, p in asked("memorization") if (k := knowledge(run, e, measured[p]))],
         profiles=[f for e, p in asked("neuron_attribution") if (f := profiles(run, e, rows[p], measured[p]))],
