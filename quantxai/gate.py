@@ -257,7 +257,7 @@ def _groups(found: Finding) -> str:
 def _n_to_pass(found: Finding, gain: float, margin: float, alpha: float) -> int | None:
     """Return about how many items show with 80 % power that the loss is below the margin.
 
-    n ((t(1 - alpha) + t(0.8)) error / (margin + gain))^2 (Julious 2004, section 6: non-inferiority), the error
+    n ((t(1 - alpha) + t(0.8)) error / (margin + gain))^2 (Julious 2004, non-inferiority), the error
     being half the interval over t(1 - alpha). None where the estimate is no smaller loss than the margin.
     """
     if margin + gain <= 0 or found.ci_low is None or found.ci_high is None:

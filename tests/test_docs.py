@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -78,10 +79,37 @@ def test_examples(folder: Path) -> None:
     assert "log p(Paris)" in run(f"python {ROOT / 'examples/ask_a_variant.py'}", folder)
 
 
+def test_gate(folder: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    page = ROOT / "docs" / "gate.md"
+    (policy,), (workflow,), (command,) = (blocks(page, kind) for kind in ("toml", "yaml", "console"))
+    assert policy == (ROOT / "examples" / "policy.toml").read_text()
+    assert workflow == (ROOT / "examples" / "gate.yml").read_text()
+    (folder / "policy.toml").write_text(policy)
+    # What so few items show is not known beforehand: any answer but a mistake will do.
+    run(f"{command.strip()} || test $? -ge 10", folder)
+    assert "<testcase" in (folder / "gate.xml").read_text()
+    steps = yaml.safe_load(workflow)["jobs"]["explanations"]["steps"]
+    commands = [step["run"] for step in steps if "run" in step]
+    run(f"{commands[1]} --n 4", folder)
+    run(f"{commands[2]} || test $? -ge 10", folder)
+
+
+def test_diff_and_compare(folder: Path) -> None:
+    shutil.copytree(folder / "runs/default", folder / "runs/new")
+    for command in "".join(blocks(ROOT / "docs" / "diff.md", "console")).splitlines():
+        run(command, folder)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_block_is_of_a_kind_that_is_tested(page: Path) -> None:
     kinds = {kind for kind, _ in BLOCK.findall(page.read_text(encoding="utf-8"))}
-    allowed = {"README.md": {"console", "python"}, "CONTRIBUTING.md": {"console", "python", "toml"}}
+    allowed = {
+        "README.md": {"console", "python"},
+        "CONTRIBUTING.md": {"console", "python", "toml"},
+        "gate.md": {"console", "toml", "yaml", "text"},
+        "diff.md": {"console"},
+    }
     assert kinds <= allowed.get(page.name, {"text", "toml"})
     for code in blocks(page, "toml"):
         tomllib.loads(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from quantxai.errors import ConfigError
 from quantxai.gate import EXIT_CODES, Outcome, gate, worst
 from quantxai.junit import junit_xml
 from quantxai.manifest import CellKey, Manifest
-from quantxai.policy import Part, load_policy, parse_policy
+from quantxai.policy import Part, Policy, Requirement, load_policy, parse_policy
 from quantxai.records import Measurement, Metric
 
 pytestmark = pytest.mark.bare
@@ -351,6 +352,14 @@ def test_a_policy_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=part):
             load_policy(path)
+
+
+def test_the_page_names_every_key_and_code() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "gate.md").read_text(encoding="utf-8")
+    for name in (*Requirement.model_fields, *Policy.model_fields, *EXIT_CODES):
+        assert name in page
+    codes = dict(re.findall(r"^\| ([a-z ]+) \|.*\| (\d+) \|[^|]+\|$", page, re.MULTILINE))
+    assert codes == {name: str(code) for name, code in EXIT_CODES.items()}
 
 
 # What comes out
