@@ -105,7 +105,8 @@ for (const section of sections) {
     update();
     keep();
   });
-  form.addEventListener("reset", () => setTimeout(() => { shown = page; place = 0; update(); keep(); }));
+  // Not on the form's own event: links reset it, too, and then choose.
+  form.querySelector("[type=reset]").addEventListener("click", () => setTimeout(() => { shown = page; place = 0; update(); keep(); }));
   form.addEventListener("submit", (event) => event.preventDefault());
   section.addEventListener("pointerdown", () => { last = { step, form }; });
   section.addEventListener("focusin", () => { last = { step, form }; });
