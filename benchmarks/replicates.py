@@ -165,7 +165,7 @@ def coverage_table(rows: list[dict[str, Any]]) -> str:
     for kind, seeds, share in sorted({(KINDS.index(r["kind"]), r["seeds"], r["share"]) for r in rows}):
         own = [r for r in rows if (r["kind"], r["seeds"], r["share"]) == (KINDS[kind], seeds, share)]
         ranges = [[r["coverage"][name] for r in own] for name in names]
-        cells = [f"{100 * min(found):.1f} to {100 * max(found):.1f}" for found in ranges]
+        cells = [f"{100 * min(found):.1f} - {100 * max(found):.1f}" for found in ranges]
         lines.append("| " + " | ".join([KINDS[kind], str(seeds), f"{share:.0%}", *cells]) + " |")
     return "\n".join(lines)
 
@@ -187,6 +187,7 @@ def main() -> None:
         for design in DESIGNS
         for seeds in (SEEDS if kind == "normal" else (3,))
         for share in SHARES
+        if share or kind != "skewed seeds"
     ]
     found = {
         "coverage": rows,
