@@ -32,7 +32,7 @@ def page(store: Store) -> str:
 
 def cells(found: Finding) -> dict[str, str]:
     row = Row("s", None, 0.5, {"q": found})  # type: ignore[arg-type]
-    (line,) = numbers.lines([row])
+    (line,) = numbers.lines([row], ["q"])
     return dict(zip(numbers.COLUMNS, line.cells, strict=True))
 
 
@@ -61,7 +61,7 @@ def test_every_finding_has_a_line_on_the_page(store: Store, page: str) -> None:
     lines = [
         line
         for table in re.findall(r'<table class="numbers">(.*?)</table>', page, re.DOTALL)
-        for line in re.findall(r'<tr><th scope="row">.*?</tr>', table)
+        for line in re.findall(r'<tr[^>]*><th scope="row">.*?</tr>', table)
     ]
     assert len(lines) == len(store.findings()) + len(store.replicated())
 
@@ -100,6 +100,14 @@ def test_every_result_leads_to_the_items_behind_it(store: Store, page: str) -> N
         assert (f'<span id="{choice}"></span>' in page) == (finding.n > 0)
         if finding.n and finding.reference == "full" and finding.variant in MANY:
             assert f'href="#{choice}">{finding.n} item' in page
+
+
+def test_no_link_of_a_run_with_controls_leads_nowhere(page: str) -> None:
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    links = re.findall(r'href="#([^"]+)"', page)
+    assert set(links) <= set(ids)
+    assert any("gptq-3-seed1" in link for link in links)
 
 
 def test_links_name_what_they_choose() -> None:

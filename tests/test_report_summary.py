@@ -60,7 +60,7 @@ def test_a_variant_is_told_in_the_words_of_its_outcomes() -> None:
     )  # fmt: skip
     assert found.sentence == (
         f"Degraded: counterfactuals flip 11{SPACE}points less often (95{SPACE}% CI 4 to 18). Unresolved: recall of "
-        "facts, about 240 more items needed."
+        "facts (about 240 more items needed)."
     )
     assert found.lines[0].clauses[0].anchor == "result/e/news/flips/parent_soft_flip/q"
 

@@ -15,6 +15,8 @@ __all__ = ["forest"]
 WIDTH, ROW = 540, 22
 LEFT, RIGHT, TOP, BOTTOM = 104, 176, 8, 36
 _LONGEST_NAME = 15
+_LETTER = 6.9
+"""About the width of a letter of the values."""
 
 
 def forest(findings: Sequence[Finding], controls: Collection[str], title: str) -> Markup:
@@ -30,7 +32,8 @@ def forest(findings: Sequence[Finding], controls: Collection[str], title: str) -
         return Markup("")
     margin = drawn[0].margin if drawn[0].higher_is_better is not None else 0.0
     marks = _marks(drawn, margin)
-    scale = _Scale(marks[0], marks[-1], len(drawn))
+    longest = max(len(_value(finding)) for finding in drawn)
+    scale = _Scale(marks[0], marks[-1], len(drawn), WIDTH - max(RIGHT, round(_LETTER * longest) + 10))
     body = [
         _band(scale, margin),
         *(_tick(scale, mark, drawn[0].unit) for mark in marks),
@@ -54,14 +57,14 @@ def _marks(findings: Sequence[Finding], margin: float) -> list[float]:
 class _Scale:
     """From differences and lines to picture units."""
 
-    def __init__(self, low: float, high: float, lines: int) -> None:
-        self.low, self.high = low, high
+    def __init__(self, low: float, high: float, lines: int, right: int) -> None:
+        self.low, self.high, self.right = low, high, right
         self.bottom = TOP + ROW * lines
         self.height = self.bottom + BOTTOM
 
     def x(self, value: float) -> float:
         share = min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
-        return round(LEFT + share * (WIDTH - RIGHT - LEFT), 1)
+        return round(LEFT + share * (self.right - LEFT), 1)
 
     def y(self, line: int) -> float:
         return TOP + ROW * (line + 0.5)
@@ -101,7 +104,7 @@ def _directions(scale: _Scale, higher_is_better: bool | None) -> list[Markup]:
     base = scale.bottom + 29
     return [
         text.format("begin", LEFT, base, f"← {left}"),
-        text.format("num", WIDTH - RIGHT, base, f"{right} →"),
+        text.format("num", scale.right, base, f"{right} →"),
     ]
 
 
@@ -112,12 +115,12 @@ def _line(scale: _Scale, place: int, finding: Finding, control: bool) -> Markup:
         whisker = Markup('<line class="whisker" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(
             scale.x(finding.ci_low), scale.x(finding.ci_high), y=y
         )
-    symbol, word = SYMBOLS[finding.verdict]
+    word = SYMBOLS[finding.verdict][1]
     name = finding.variant
     short = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
     return Markup(
         '<g class="{}"><title>{}</title>{}{}<text class="name" x="{}" y="{y}">{}</text>'
-        '<text class="begin value" x="{}" y="{y}">{} {}</text></g>'
+        '<text class="begin value" x="{}" y="{y}">{}</text></g>'
     ).format(
         f"line {'control' if control else word}",
         f"{name}: {estimate(finding)} {interval(finding)}, {word}",
@@ -125,11 +128,14 @@ def _line(scale: _Scale, place: int, finding: Finding, control: bool) -> Markup:
         _marker(x, y, control),
         LEFT - 8,
         short,
-        WIDTH - RIGHT + 10,
-        symbol,
-        f"{estimate(finding)} {interval(finding)}",
+        scale.right + 10,
+        _value(finding),
         y=y + 4,
     )
+
+
+def _value(finding: Finding) -> str:
+    return f"{SYMBOLS[finding.verdict][0]} {estimate(finding)} {interval(finding)}"
 
 
 def _marker(x: float, y: float, control: bool) -> Markup:

@@ -72,7 +72,13 @@ class HeatMap:
 
 
 def heat_map(groups: Sequence[Group], variants: Sequence[str], controls: Sequence[str]) -> HeatMap:
-    """Return the confirmatory outcomes, then each group's headlines that have a direction."""
+    """Return the confirmatory outcomes, then each group's headlines that have a direction.
+
+    Args:
+        groups: what was compared.
+        variants: the quantized ones.
+        controls: those shown after them: what chance alone may change.
+    """
     names = [*variants, *controls]
     parts: dict[str, list[HeatLine]] = {"confirmatory": [], "exploratory": []}
     for group in groups:

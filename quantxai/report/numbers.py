@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from quantxai.records import Finding, ReplicatedFinding
+from quantxai.report.anchors import result_anchor
 from quantxai.report.headlines import Row
 from quantxai.report.text import (
     SYMBOLS,
@@ -73,6 +74,7 @@ class Line:
         verdict: symbol and word.
         cells: the other numbers, in the order of `COLUMNS`.
         note: what to know about them; often empty.
+        anchor: its id, where no other place on the page shows it.
     """
 
     metric: str
@@ -84,11 +86,18 @@ class Line:
     verdict: tuple[str, str]
     cells: tuple[str, ...]
     note: str = ""
+    anchor: str = ""
 
 
-def lines(rows: Sequence[Row]) -> list[Line]:
-    """Return a line for every finding of the rows, in their order."""
-    return [_line(finding) for row in rows for finding in row.findings.values()]
+def lines(rows: Sequence[Row], elsewhere: Collection[str]) -> list[Line]:
+    """Return a line for every finding of the rows, in their order.
+
+    Args:
+        rows: outcomes of one explainer on one data set.
+        elsewhere: variants whose findings have a cell among the results.
+    """
+    found = [finding for row in rows for finding in row.findings.values()]
+    return [replace(_line(f), anchor="" if f.variant in elsewhere else result_anchor(f)) for f in found]
 
 
 def contrast_lines(findings: Sequence[Finding], parent: str) -> list[Line]:

@@ -54,7 +54,8 @@ class Group:
         folded: further metrics, of lesser interest: beyond chance none of the quantized variants changed.
         empty: names of metrics of which no item could be compared.
         headlines: those to see first, confirmatory ones leading.
-        forests: their changes with intervals.
+        numbers: every finding with all its numbers.
+        forests: the headlines' changes with intervals.
         panels: the same over bits.
         crossing: flip rates by generator and judge, where edits were judged.
         tradeoff: flips against how much is changed; empty where one of them is missing.
@@ -72,6 +73,7 @@ class Group:
     folded: list[Row]
     empty: list[str]
     headlines: list[Row]
+    numbers: list[Line]
     forests: list[Panel]
     panels: list[Panel]
     crossing: Crossing | None
@@ -81,11 +83,6 @@ class Group:
     failed: dict[str, dict[str, int]]
     measured: dict[str, int]
     generated: bool
-
-    @property
-    def numbers(self) -> list[Line]:
-        """Every finding with all its numbers."""
-        return lines(self.all_rows)
 
     @property
     def all_rows(self) -> list[Row]:
@@ -159,9 +156,9 @@ def make_group(
         trends: its own.
     """
     explainer, dataset = str(entry["explainer"]), str(entry["dataset"])
-    lines = _lines(findings, run.metrics, run.variants[1:])
+    found = _lines(findings, run.metrics, run.variants[1:])
     shown = {point.variant for point in run.points}
-    filled = [row for row in lines if any(f.n for f in row.findings.values())]
+    filled = [row for row in found if any(f.n for f in row.findings.values())]
     first, folded = by_interest(filled, shown)
     leading = headlines(filled)
     judging = set(measurements[measurements.metric.isin(FLIPS)].scorer)
@@ -171,8 +168,9 @@ def make_group(
         entry=entry,
         rows=first,
         folded=folded,
-        empty=[row.metric.name for row in lines if row not in filled],
+        empty=[row.metric.name for row in found if row not in filled],
         headlines=leading,
+        numbers=lines([*first, *folded], run.asked),
         forests=_forests(leading, run),
         panels=_panels(leading, run, dataset, trends),
         crossing=crossing(measurements, run.variants),

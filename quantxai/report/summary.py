@@ -102,7 +102,7 @@ def _clause(finding: Finding, where: str, level: float) -> str:
         return changed(finding, where, level)
     noun = f"{phrase(finding).noun}{where}"
     if finding.verdict == "unresolved":
-        return f"{noun}, {more_items(finding)}"
+        return f"{noun} ({more_items(finding)})"
     sign = "" if not finding.estimate else "+" if finding.estimate > 0 else "\N{MINUS SIGN}"
     inside = ends(finding, level).removeprefix(" (").removesuffix(")")
     return f"{noun} ({', '.join(filter(None, [f'{sign}{size(finding)}', inside]))})"

@@ -130,7 +130,7 @@ def make_report(store: Store) -> Report:
         controls=controls,
         beside={name: [control.name for control in run.beside(name)] for name in variants},
         summaries=_summaries(manifest, findings, receipts),
-        heat=heat_map(groups, variants, controls),
+        heat=heat_map(groups, variants, [c.name for c in beside if c.of is None]),
         contrasts=contrast_lines(everything, manifest.parent),
         replicated=replicated_lines(replicated),
         groups=groups,
