@@ -15,7 +15,7 @@ __all__ = ["forest"]
 WIDTH, ROW = 540, 22
 LEFT, RIGHT, TOP, BOTTOM = 104, 176, 8, 36
 _LONGEST_NAME = 15
-_LETTER = 6.9
+_LETTER = 7.0
 """About the width of a letter of the values."""
 
 
