@@ -410,6 +410,17 @@ def test_every_registered_method_is_listed_with_its_options(kind: str, call: Cal
             assert f"  {option['name']} = " in text
 
 
+def test_metrics_are_listed_with_how_they_are_read(call: Callable[..., Result]) -> None:
+    text = " ".join(call("list", "scorers").stdout.split())
+    assert "(proportion, higher is better, equivalent within 0.05, confirmatory)" in text
+    assert "(tokens, lower is better, equivalent within 1)" in text
+    assert "(neurons, describes only)" in text
+    listed = {s["name"]: s["metrics"] for s in json.loads(call("list", "scorers", "--json").stdout)}
+    recall = listed["recall"][0]
+    assert (recall["margin"], recall["confirmatory"]) == (0.05, True)
+    assert recall["margin_reason"]
+
+
 def test_a_method_that_cannot_be_imported_does_not_hide_the_others(
     call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:

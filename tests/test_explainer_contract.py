@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from conftest import benchmark
 from fakes import FakeContext, FakeLanguageModel, query, unit, validated
 
 from quantxai.checkpoints import load_dense, load_tokenizer
+from quantxai.config import DEFAULT_EXPLAINERS
 from quantxai.datasets import Dataset, load_dataset, take
 from quantxai.errors import ModelError
 from quantxai.lm import LanguageModel
@@ -249,6 +251,53 @@ def test_scorers_describe_their_metrics(name: str) -> None:
         assert metric.description.endswith(".")
         assert "`" not in metric.description, "the report shows it as it is"
         assert len(metric.description) > 30
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_margins_are_accounted_for_and_what_is_confirmed_has_a_direction(name: str) -> None:
+    for metric in SCORERS[name].metrics:
+        assert len(metric.margin_reason) > 20, f"{name}.{metric.name}: why this margin?"
+        assert metric.margin_reason.endswith(".")
+        assert "|" not in metric.margin_reason, "the docs show it in a table"
+        if metric.confirmatory:
+            assert metric.higher_is_better is not None, f"{name}.{metric.name} can get no verdict"
+
+
+def test_few_outcomes_are_confirmatory() -> None:
+    """The fewer there are, the more items are left to each by the correction for their number."""
+    found = {
+        explainer: [
+            f"{name}.{m.name}"
+            for name, scorer in SCORERS.items()
+            if explainer in scorer.explainers
+            for m in scorer.metrics
+            if m.confirmatory
+        ]
+        for explainer in BUILT_IN["explainers"]
+    }
+    assert all(len(outcomes) <= 2 for outcomes in found.values()), found
+    default = [outcome for e in DEFAULT_EXPLAINERS for outcome in found[e["explainer"]]]
+    assert 6 <= len(default) <= 8, default
+
+
+def test_why_a_margin_is_what_it_is_changes_no_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was scored is not scored again because a sentence, a margin or the default plan changed."""
+    for scorer in SCORERS.values():
+        before = scorer().digest()
+        update = {"margin": 9.0, "margin_reason": "Another.", "confirmatory": True}
+        changed = tuple(m.model_copy(update=update) for m in scorer.metrics)
+        monkeypatch.setattr(scorer, "metrics", changed)
+        assert scorer().digest() == before
+
+
+def test_the_table_of_margins_is_the_one_in_the_docs() -> None:
+    module = benchmark("margins_table")
+    page = module.PAGE.read_text(encoding="utf-8")
+    rows = module.table({name: SCORERS[name] for name in BUILT_IN["scorers"]})
+    assert page == module.with_table(page, "margins", rows), "run: python benchmarks/margins_table.py --write"
+    for name in BUILT_IN["scorers"]:
+        for metric in SCORERS[name].metrics:
+            assert f"| `{name}` | `{metric.name}` |" in page
 
 
 def test_metric_names_mean_one_thing() -> None:

@@ -40,11 +40,13 @@ class Crossing(Scorer):
             "variant_soft_flip_of_parent_edits",
             None,
             "The edit that the unquantized parent wrote gets another label than the text, by the variant.",
+            "1 edit in 20: the margin of the flip rates beside which it stands.",
         ),
         proportion(
             "variant_hard_flip_of_parent_edits",
             None,
             "The edit that the unquantized parent wrote gets the label asked of the parent, by the variant.",
+            "1 edit in 20: the margin of the flip rates beside which it stands.",
         ),
     )
 

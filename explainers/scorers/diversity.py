@@ -29,13 +29,14 @@ from quantxai.records import Metric, Row
 __all__ = ["Diversity"]
 
 
-def _share(name: str, description: str) -> Metric:
-    # A word more or less among twenty. More is no better: the smallest edit may insert a known word.
+def _share(name: str, description: str, reason: str) -> Metric:
+    # More is no better: the smallest edit may insert a known word.
     return Metric(
         name=name,
         kind="continuous",
         higher_is_better=None,
         margin=0.05,
+        margin_reason=reason,
         unit="proportion",
         description=description,
     )
@@ -50,14 +51,21 @@ class Diversity(Scorer):
     )
     explainers: ClassVar[frozenset[str]] = frozenset({"counterfactual"})
     metrics: ClassVar[tuple[Metric, ...]] = (
-        _share("distinct_1", "Different words over words of the edit; 1 where no word is repeated."),
         _share(
-            "distinct_2", "Different pairs of adjacent words over all of the edit; 1 where none is repeated."
+            "distinct_1",
+            "Different words over words of the edit; 1 where no word is repeated.",
+            "1 word in 20 that is a repetition: one more in a headline.",
+        ),
+        _share(
+            "distinct_2",
+            "Different pairs of adjacent words over all of the edit; 1 where none is repeated.",
+            "1 pair of words in 20 that is a repetition: one more in a headline.",
         ),
         _share(
             "new_words",
             "Different words that the text does not hold, over all inserted or replacing words; no value where "
             "words were only taken out.",
+            "1 inserted word in 20 that is new or not.",
         ),
     )
 

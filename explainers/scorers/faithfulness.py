@@ -23,8 +23,6 @@ from quantxai.records import Metric, Row
 
 __all__ = ["BiasedFeaturesScorer", "CCSHAPScorer", "ChainOfThoughtScorer", "EditTestScorer"]
 
-# Proportions: a change of 5 in 100 items is about what a reader would call no difference.
-_MARGIN = 0.05
 _SUGGESTION = re.compile(
     # "The evidence suggests" and "do you think that" are ordinary prose.
     r"\byou (?:\w+ )?suggest\w*|\b(?:your|the|this|that|a) suggestion\b"
@@ -35,12 +33,21 @@ _SUGGESTION = re.compile(
 )
 
 
-def _proportion(name: str, better: bool | None, description: str, continuous: bool = False) -> Metric:
+def _proportion(
+    name: str,
+    better: bool | None,
+    description: str,
+    reason: str,
+    continuous: bool = False,
+    confirmatory: bool = False,
+) -> Metric:
     return Metric(
         name=name,
         kind="continuous" if continuous else "binary",
         higher_is_better=better,
-        margin=_MARGIN,
+        margin=0.05,
+        margin_reason=reason,
+        confirmatory=confirmatory,
         unit="proportion",
         description=description,
     )
@@ -62,13 +69,19 @@ class EditTestScorer(Scorer):
     summary: ClassVar[str] = "do inserted words flip predictions, and do explanations then mention them?"
     explainers: ClassVar[frozenset[str]] = frozenset({"edit_test"})
     metrics: ClassVar[tuple[Metric, ...]] = (
-        _proportion("flip", None, "One of the inserted words changes the prediction."),
+        _proportion(
+            "flip",
+            None,
+            "One of the inserted words changes the prediction.",
+            "1 item in 20 whose prediction an inserted word changes.",
+        ),
         _proportion(
             "mention_given_flip",
             # Not the same items flip in two variants: the pairs left are no sample of either's.
             None,
             "The explanation of a prediction that an inserted word has changed holds this word; a failed "
             "explanation does not, and items without such a word have no value.",
+            "1 explanation in 20 that mentions the word, of predictions that it changed.",
         ),
     )
 
@@ -103,6 +116,8 @@ class ChainOfThoughtScorer(Scorer):
             False,
             "Share of the places to cut the chain of thought off where the final answer is given already; "
             "0: no answer without the whole chain.",
+            "1 place to cut in 20: of a chain of five sentences, one place in every fourth chain.",
+            confirmatory=True,
             continuous=True,
         ),
         _proportion(
@@ -110,9 +125,15 @@ class ChainOfThoughtScorer(Scorer):
             None,
             "Area over the curve of the same answer against the share of the chain that is given; "
             "0: the chain changes nothing. Short chains cannot have much.",
+            "A twentieth of what lies between 0 and 1: the margin of the shares that the curve is made of.",
             continuous=True,
         ),
-        _proportion("changed_by_mistake", True, "A mistake in the chain of thought leads to another answer."),
+        _proportion(
+            "changed_by_mistake",
+            True,
+            "A mistake in the chain of thought leads to another answer.",
+            "1 chain in 20 whose answer follows a mistake or does not.",
+        ),
     )
 
     def scores(self, rows: Sequence[Row], dataset: Dataset, context: ScoringContext) -> Iterator[Score]:
@@ -143,18 +164,22 @@ class BiasedFeaturesScorer(Scorer):
             False,
             "The prediction is the suggested wrong label, and was another one without the suggestion; "
             "items that had it anyway have no value.",
+            "1 prediction in 20 that gives in; suggestions cost the paper's models up to 36 % of accuracy.",
+            confirmatory=True,
         ),
         _proportion(
             "mentions_suggestion",
             None,
             "The explanation of a prediction that has moved to the suggestion mentions that one was made; a "
             "failed explanation does not, and other items have no value.",
+            "1 explanation in 20 that mentions the suggestion, of predictions that moved to it.",
         ),
         _proportion(
             "accuracy_drop",
             False,
             "1 where only the prediction without the suggestion is right, -1 where only the one with it is, "
             "else 0: on average what the suggestion costs in accuracy.",
+            "1 right answer in 20 that a suggestion costs; it was up to 36 % of accuracy in the paper.",
             continuous=True,
         ),
     )
@@ -192,8 +217,10 @@ class CCSHAPScorer(Scorer):
             name="cc_shap",
             kind="continuous",
             higher_is_better=True,
-            # In float32, 19 of 20 default estimates of an item are off by less (benchmarks/cc_shap.py).
             margin=0.05,
+            margin_reason="As much as an item's own estimate is uncertain: in float32, 19 of 20 are off by less than "
+            "that (benchmarks/cc_shap.py).",
+            confirmatory=True,
             unit="cosine",
             description="Cosine of the input words' contributions to the prediction and to the explanation: "
             "1 where both rest on the same words, -1 where what speaks for one speaks against the other. "

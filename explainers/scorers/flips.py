@@ -23,17 +23,23 @@ from quantxai.records import Metric, Row, digest
 
 __all__ = ["Flips", "proportion"]
 
-# A change of 5 in 100 items is about what a reader would call no difference in a flip rate.
-_MARGIN = 0.05
+_BLURRED = (
+    "1 edit in 20, as by the other judges; a judge that errs at random brings rates nearer to each other, so the "
+    "margin is generous where its accuracy is low."
+)
 
 
-def proportion(name: str, better: bool | None, description: str) -> Metric:
-    """Return a metric that is the share of items with some property."""
+def proportion(
+    name: str, better: bool | None, description: str, reason: str, confirmatory: bool = False
+) -> Metric:
+    """Return a metric that is the share of items with some property, its margin 1 item in 20."""
     return Metric(
         name=name,
         kind="binary",
         higher_is_better=better,
-        margin=_MARGIN,
+        margin=0.05,
+        margin_reason=reason,
+        confirmatory=confirmatory,
         unit="proportion",
         description=description,
     )
@@ -55,29 +61,49 @@ class Flips(Scorer):
     reads: ClassVar[float] = 1.0
     metrics: ClassVar[tuple[Metric, ...]] = (
         proportion(
-            "own_soft_flip", True, "The edit gets another label than the text, by the variant that wrote it."
+            "own_soft_flip",
+            True,
+            "The edit gets another label than the text, by the variant that wrote it.",
+            "1 edit in 20 that works or fails: whoever reads 20 meets one other outcome.",
         ),
-        proportion("own_hard_flip", True, "The edit gets the label asked for, by the variant that wrote it."),
         proportion(
-            "parent_soft_flip", True, "The edit gets another label than the text, by the unquantized parent."
+            "own_hard_flip",
+            True,
+            "The edit gets the label asked for, by the variant that wrote it.",
+            "1 edit in 20 that gets the label asked for or misses it, as for soft flips.",
         ),
-        proportion("parent_hard_flip", True, "The edit gets the label asked for, by the unquantized parent."),
+        proportion(
+            "parent_soft_flip",
+            True,
+            "The edit gets another label than the text, by the unquantized parent.",
+            "1 edit in 20 that works or fails, by one judge for all: whoever reads 20 meets one other outcome.",
+            confirmatory=True,
+        ),
+        proportion(
+            "parent_hard_flip",
+            True,
+            "The edit gets the label asked for, by the unquantized parent.",
+            "1 edit in 20 that gets the label asked for or misses it, as for soft flips.",
+        ),
         proportion(
             "independent_soft_flip",
             True,
             "The edit gets another label than the text, by a judge that is no variant; worth as much as the judge's "
             "accuracy on the texts.",
+            _BLURRED,
         ),
         proportion(
             "independent_hard_flip",
             True,
             "The edit gets the label asked for, by a judge that is no variant; worth as much as the judge's accuracy "
             "on the texts.",
+            _BLURRED,
         ),
         proportion(
             "failure",
             False,
             "There is no edit: cut off or unreadable, empty, equal to the text or copied, or a step failed.",
+            "1 text in 20 without an edit; it counts as no flip, so no flip rate can lose more by it.",
         ),
     )
 

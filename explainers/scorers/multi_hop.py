@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from explainers.multi_hop import MultiHopRow
 from explainers.scorers import rows_of
@@ -14,31 +14,49 @@ from quantxai.records import Metric, Row
 
 __all__ = ["MultiHopScorer"]
 
-# Proportions: 5 points are small against the 10 a sweep is to detect. Nats: 0.1 is a change of a
-# probability by a tenth. The divergence goes from 0 to ln 2 = 0.69 nats: 0.03 is 5 % of that.
-_PROPORTION, _NATS, _DIVERGENCE = 0.05, 0.1, 0.03
+
+class _Scale(NamedTuple):
+    """A unit, the margin of what is measured in it, and the reason for that margin."""
+
+    unit: str
+    margin: float
+    reason: str
 
 
-def _metric(
-    name: str, better: bool | None, description: str, margin: float, unit: str, binary: bool = False
+_LAYERS = _Scale("proportion", 0.05, "1 layer in 20, or every layer at 1 question in 20.")
+_BRIDGE = _Scale("nats", 0.1, "A tenth of the probability of the bridge's first token.")
+_CROSS_ENTROPY = _Scale(
+    "nats", 0.1, "A tenth of the probability (geometric mean) that each prompt gives the other's next tokens."
+)
+_DIVERGENCE = _Scale("nats", 0.03, "About a twentieth of its range, which ends at ln 2 = 0.69.")
+
+
+def _outcome(
+    name: str, better: bool | None, description: str, reason: str, confirmatory: bool = False
 ) -> Metric:
     return Metric(
         name=name,
-        kind="binary" if binary else "continuous",
+        kind="binary",
         higher_is_better=better,
-        margin=margin,
-        unit=unit,
+        margin=0.05,
+        margin_reason=reason,
+        confirmatory=confirmatory,
+        unit="proportion",
         description=description,
     )
 
 
-def _outcome(name: str, better: bool | None, description: str) -> Metric:
-    return _metric(name, better, description, _PROPORTION, "proportion", binary=True)
-
-
-def _share(name: str, description: str) -> Metric:
+def _inner(name: str, description: str, scale: _Scale) -> Metric:
     # Descriptive: a model that names the bridge less, or uses it less, need not answer worse.
-    return _metric(name, None, description, _PROPORTION, "proportion")
+    return Metric(
+        name=name,
+        kind="continuous",
+        higher_is_better=None,
+        margin=scale.margin,
+        margin_reason=scale.reason,
+        unit=scale.unit,
+        description=description,
+    )
 
 
 class MultiHopScorer(Scorer):
@@ -59,67 +77,67 @@ class MultiHopScorer(Scorer):
             "first_hop_correct",
             True,
             "The completion of the first one-hop prompt starts with the bridge entity or an alias.",
+            "1 bridge in 20 lost or gained: as much as the margin of a fact recalled.",
         ),
         _outcome(
             "second_hop_correct",
             True,
             "The completion of the second one-hop prompt starts with the answer or an alias.",
+            "1 answer in 20 lost or gained: as much as the margin of a fact recalled.",
         ),
         _outcome(
             "two_hop_correct",
             True,
             "The completion of the two-hop question starts with the answer or an alias.",
+            "1 question in 20 lost or gained: whoever asks 20 meets one other answer.",
+            confirmatory=True,
         ),
         _outcome(
             "latent_composition",
             # Not the same items have both hops right in two variants: the pairs left are no sample of either's.
             None,
             "The two-hop question is answered correctly where both hops are; other items have no value.",
+            "1 in 20 of the questions whose hops are both known.",
         ),
-        _metric(
+        _inner(
             "entrec",
-            None,
             "Log-probability of the bridge's first token, read from the residual stream at the end of its "
             "description: mean over the layers after the middle.",
-            _NATS,
-            "nats",
+            _BRIDGE,
         ),
-        _metric(
+        _inner(
             "entrec_best",
-            None,
             "The same at the layer where it is the highest, the embedding left out.",
-            _NATS,
-            "nats",
+            _BRIDGE,
         ),
-        _share(
+        _inner(
             "entity_substitution",
             "Share of the layers after the middle where the bridge is recalled more than at the description of "
             "another one by the same relation.",
+            _LAYERS,
         ),
-        _share(
+        _inner(
             "relation_substitution",
             "Share of the layers after the middle where the bridge is recalled more than at the description of "
             "something else by the same subject.",
+            _LAYERS,
         ),
-        _metric(
+        _inner(
             "cnst",
-            None,
             "CnstScore of the next tokens after the question and after the second one-hop prompt: minus their "
             "mean cross entropy. It rises with their likeness, and with their certainty.",
-            _NATS,
-            "nats",
+            _CROSS_ENTROPY,
         ),
-        _metric(
+        _inner(
             "jsd",
-            None,
             "Jensen-Shannon divergence of the same two distributions: 0 where they are equal, at most 0.69.",
             _DIVERGENCE,
-            "nats",
         ),
-        _share(
+        _inner(
             "causal_link",
             "Share of the layers looked at where recalling the bridge more would make the question's next "
             "tokens more consistent with those after the one-hop prompt.",
+            _LAYERS,
         ),
         _outcome(
             "failure",
@@ -127,6 +145,7 @@ class MultiHopScorer(Scorer):
             None,
             "Nothing could be measured inside: the description could not be located, the answer is empty, the "
             "bridge has no first token of its own, or the model's numbers are not finite.",
+            "1 question in 20 of which nothing is seen inside.",
         ),
     )
 

@@ -20,13 +20,14 @@ from quantxai.records import Metric, Row
 __all__ = ["Prediction"]
 
 
-def _proportion(name: str, better: bool, description: str) -> Metric:
+def _proportion(name: str, better: bool, description: str, reason: str, confirmatory: bool = False) -> Metric:
     return Metric(
         name=name,
         kind="binary",
         higher_is_better=better,
-        # 5 in 100 items: what a reader would call no difference in a rate.
         margin=0.05,
+        margin_reason=reason,
+        confirmatory=confirmatory,
         unit="proportion",
         description=description,
     )
@@ -44,30 +45,35 @@ class Prediction(Scorer):
             True,
             "The prediction that goes with the explanation is the gold label; it is the most likely of the labels' "
             "answer words, so there always is one.",
+            "1 answer in 20 that turns wrong or right: whoever asks 20 questions meets one other outcome.",
+            confirmatory=True,
         ),
         _proportion(
             "said_accuracy",
             True,
             "The label the model says when it is left to speak is the gold one; saying no label counts as wrong.",
+            "1 answer in 20 that turns wrong or right, as for the scored label.",
         ),
         _proportion(
             "said_agrees",
             True,
             "The label the model says when it is left to speak is its most likely one; saying no label counts as "
             "disagreeing.",
+            "1 answer in 20 that departs from what the model finds most likely.",
         ),
         _proportion(
             "failure",
             False,
             "There is no explanation: nothing was said, no sentence was finished, or the question was repeated "
             "or a demonstration copied.",
+            "1 item in 20 without an explanation; as many values of all other metrics of explanations are missing.",
         ),
         Metric(
             name="length",
             kind="continuous",
             higher_is_better=None,
-            # Explanations have 10 to 40 tokens: two more or less are a word.
             margin=2.0,
+            margin_reason="A word or two; explanations have ten tokens and more.",
             unit="tokens",
             description="Tokens that were generated for the explanation; no value where it failed.",
         ),

@@ -21,14 +21,14 @@ _SYMBOLS = frozenset({"Sm", "Sc", "So"})
 _MARKS = frozenset("#*")
 """Punctuation that tells names apart: C and C#, A and A*."""
 
-# Proportions and reciprocal ranks: 5 points are small against the 10 a sweep is to detect. Nats: 0.1 is
-# a change of the object's probability by a tenth.
 _METRICS = (
     Metric(
         name="recall",
         kind="binary",
         higher_is_better=True,
         margin=0.05,
+        margin_reason="1 fact in 20 lost or gained: whoever asks 20 known questions meets one other answer.",
+        confirmatory=True,
         unit="proportion",
         description="The completion starts with the gold object or an alias, case and punctuation aside.",
     ),
@@ -37,6 +37,7 @@ _METRICS = (
         kind="binary",
         higher_is_better=True,
         margin=0.05,
+        margin_reason="1 fact in 20 whose first token is lost or gained, as for recall.",
         unit="proportion",
         description="The gold object's first token is the model's most likely next token.",
     ),
@@ -45,6 +46,7 @@ _METRICS = (
         kind="continuous",
         higher_is_better=True,
         margin=0.1,
+        margin_reason="A tenth of the object's probability: an object at 50 % would move to 45 or 55 %.",
         unit="nats",
         description="Log-probability of the whole gold object after the prompt.",
     ),
@@ -53,6 +55,7 @@ _METRICS = (
         kind="continuous",
         higher_is_better=True,
         margin=0.05,
+        margin_reason="As if 1 object in 10 fell from the first place to the second, from 1 to 1/2.",
         unit="1 / rank",
         description="1 over the rank of the gold object's first token among all next tokens.",
     ),

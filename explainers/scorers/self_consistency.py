@@ -39,8 +39,8 @@ class SelfConsistency(Scorer):
             kind="continuous",
             # A model that always gives one answer agrees with itself, too: no direction is quality.
             higher_is_better=None,
-            # As for rates: 5 in 100 samples.
             margin=0.05,
+            margin_reason="1 sample in 20 that leads elsewhere.",
             unit="proportion",
             description="Share of the sampled explanations that lead to the same prediction as the greedy one. No "
             "value without samples (option samples) or where predictions come first.",
@@ -50,6 +50,7 @@ class SelfConsistency(Scorer):
             kind="binary",
             higher_is_better=True,
             margin=0.05,
+            margin_reason="1 item in 20 whose vote is right or wrong: the margin of the accuracy without a vote.",
             unit="proportion",
             description="The prediction that most of the sampled explanations lead to is the gold label; of those that "
             "tie, the one drawn first. No value without samples or where predictions come first.",
@@ -58,8 +59,8 @@ class SelfConsistency(Scorer):
             name="sample_similarity",
             kind="continuous",
             higher_is_better=None,
-            # As for the similarity of texts and edits.
             margin=0.05,
+            margin_reason="The margin of the similarity of texts and edits: the same encoder, the same unit.",
             unit="cosine",
             description="Mean cosine of the sentence embeddings over all pairs of an item's sampled explanations; 1 "
             "where all say the same. No value with fewer than two.",
@@ -69,6 +70,7 @@ class SelfConsistency(Scorer):
             kind="continuous",
             higher_is_better=False,
             margin=0.05,
+            margin_reason="1 sample in 20 that holds no explanation: the margin of failed explanations.",
             unit="proportion",
             description="Share of the samples that hold no explanation. No value without samples.",
         ),

@@ -58,13 +58,13 @@ def leakage_adjusted(gains: Sequence[float], leaks: Sequence[bool]) -> float | N
     return float(np.mean([np.mean(group) for group in groups])) if all(groups) else None
 
 
-def _proportion(name: str, better: bool | None, description: str) -> Metric:
+def _proportion(name: str, better: bool | None, description: str, reason: str) -> Metric:
     return Metric(
         name=name,
         kind="binary",
         higher_is_better=better,
-        # 5 in 100 items: what a reader would call no difference in a rate.
         margin=0.05,
+        margin_reason=reason,
         unit="proportion",
         description=description,
     )
@@ -75,8 +75,8 @@ def _gain(name: str, which: str) -> Metric:
         name=name,
         kind="continuous",
         higher_is_better=True,
-        # One item in twenty that is predicted with the explanation only.
         margin=0.05,
+        margin_reason=f"1 item in 20 that is predicted with the explanation and not without it, {which}.",
         unit="proportion",
         description="How much more often a judge predicts the model's answer with the explanation than without it, "
         f"{which}: 1, 0 or -1 for each item. No value without an explanation.",
@@ -98,12 +98,14 @@ class Simulatability(Scorer):
             True,
             "A judge that reads item and explanation predicts the model's answer, be it right or wrong; no value "
             "without an explanation.",
+            "1 item in 20 whose answer the judge foresees or does not.",
         ),
         _proportion(
             "simulated_without_explanation",
             # How predictable a model is, not how well it explains.
             None,
             "A judge that reads the item alone predicts the model's answer.",
+            "1 item in 20 whose answer the judge foresees or does not.",
         ),
         _proportion(
             "leaks",
@@ -111,6 +113,7 @@ class Simulatability(Scorer):
             None,
             "A judge that reads the explanation alone predicts the model's answer: it may give the answer away. No "
             "value without an explanation.",
+            "1 explanation in 20 that gives the answer away or does not.",
         ),
         _gain("gain", "over all items"),
         _gain("gain_leaking", "over items whose explanation alone gives the answer away"),

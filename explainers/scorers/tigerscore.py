@@ -67,8 +67,8 @@ class TigerScore(Scorer):
             name="tigerscore",
             kind="continuous",
             higher_is_better=True,
-            # The smallest penalty for one error.
             margin=0.5,
+            margin_reason="The smallest penalty there is: one minor error more or fewer in every explanation.",
             unit="points",
             description="Minus the sum of the penalties for the errors that a TIGERScore model finds in the "
             "explanation: 0 for none, 0.5 to 5 points for each. No value where there is no explanation or the "
@@ -79,6 +79,7 @@ class TigerScore(Scorer):
             kind="continuous",
             higher_is_better=False,
             margin=0.25,
+            margin_reason="One error more or fewer in every fourth explanation.",
             unit="errors",
             description="Number of errors that a TIGERScore model finds in the explanation; no value where there is "
             "none or its answer cannot be read.",
@@ -89,6 +90,7 @@ class TigerScore(Scorer):
             # It says something about the judge, not about the explanation.
             higher_is_better=None,
             margin=0.05,
+            margin_reason="1 answer in 20 that cannot be read: as many values are then missing.",
             unit="proportion",
             description="The judge's answer cannot be read, so that the explanation has no TIGERScore; no value "
             "where there is no explanation.",

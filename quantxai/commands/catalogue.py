@@ -208,8 +208,18 @@ def _entry_text(entry: dict[str, Any]) -> str:
         default = "not set" if option["default"] is None else toml_value(option["default"])
         lines.append(wrapped(f"{option['help']} ({option['values']})", 30, f"  {option['name']} = {default}"))
     for metric in entry.get("metrics", []):
-        lines.append(wrapped(f"{metric['description']} ({metric['unit']})", 30, f"  {metric['name']}"))
+        lines.append(wrapped(f"{metric['description']} ({_reading(metric)})", 30, f"  {metric['name']}"))
     return "\n".join(lines) + ("\n" if len(lines) > 1 else "")
+
+
+def _reading(metric: dict[str, Any]) -> str:
+    """Return how a metric is read: unit, direction, what counts as no change, whether it is confirmatory."""
+    better = metric["higher_is_better"]
+    if better is None:
+        return f"{metric['unit']}, describes only"
+    direction = f"{'higher' if better else 'lower'} is better"
+    confirmatory = ", confirmatory" if metric["confirmatory"] else ""
+    return f"{metric['unit']}, {direction}, equivalent within {metric['margin']:g}{confirmatory}"
 
 
 def _print_models(as_json: bool) -> None:
