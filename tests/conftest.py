@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -19,6 +20,21 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 REAL_ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
 """What a user's shell has, with the cache that tox or the user names: for e2e and docs tests."""
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The cores are shared out among the workers already; more threads only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what imports made: libraries ask for full collections again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let libraries take down at exit what they set up; some complain otherwise."""
+    gc.unfreeze()
 
 
 def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:

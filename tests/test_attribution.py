@@ -370,6 +370,7 @@ class Live(TorchDispatchMode):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.alive: dict[int, tuple[Any, int]] = {}
+        self.total = 0  # of `alive`, in which some may have ended
         self.most = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -379,8 +380,11 @@ class Live(TorchDispatchMode):  # type: ignore[misc]
             if torch.is_tensor(tensor) and tensor.untyped_storage()._cdata not in given:
                 storage = tensor.untyped_storage()
                 self.alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self.alive = {k: v for k, v in self.alive.items() if not v[0].expired()}
-        self.most = max(self.most, sum(size for _, size in self.alive.values()))
+                self.total += storage.nbytes()
+        if self.total > self.most:
+            self.alive = {k: v for k, v in self.alive.items() if not v[0].expired()}
+            self.total = sum(size for _, size in self.alive.values())
+            self.most = max(self.most, self.total)
         return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,19 @@ pytestmark = pytest.mark.bare
 SAME = {"tokenizer": "a" * 64, "base_weights": "b" * 64, "batch_tokens": 4096, "engine": "torch 2"}
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Store:
-    store = make_run(tmp_path / "run")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose cells were computed under the same conditions: never written to, only copied."""
+    store = make_run(tmp_path_factory.mktemp("conditions") / "run")
     for key in store.manifest.cells:
         if key.kind == "rows":
             write(store, key.id, SAME)
-    return store
+    return store.path
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Store:
+    return Store.open(shutil.copytree(made, tmp_path / "run"))
 
 
 def write(store: Store, cell: str, found: dict[str, object]) -> None:
