@@ -223,7 +223,9 @@ def _held(one: Asked, found: Finding, filled: Finding, alpha: float) -> Outcome:
     if inside and enough and sign * worst_end > -margin:
         verdict: Held = "pass"
         why = "shown better" if sign * worst_end > 0 else f"shown no worse than {worst_end:+.3g}"
-    elif not inside and sign * found.estimate < 0 and (found.p_adjusted or 1) < alpha:
+    elif (
+        not inside and sign * found.estimate < 0 and found.p_adjusted is not None and found.p_adjusted < alpha
+    ):
         verdict = "degraded"
         why = "worse beyond chance"
     elif not enough:

@@ -159,6 +159,21 @@ def test_degraded_is_corrected_over_the_policy_and_passing_is_not() -> None:
     assert (alone.ci_low, alone.worst) == (pytest.approx(found["a"].ci_low), found["a"].worst)
 
 
+def test_one_of_three_harms_that_chance_could_make_is_not_degraded() -> None:
+    # Six of thirty lost: p = 2 / 2^6, which three comparisons raise above 0.05.
+    lost = {f"q{k}": [0.0 if k * 6 <= i < k * 6 + 6 else 1.0 for i in range(30)] for k in range(3)}
+    frame = measured({"full": [1.0] * 30, **lost}, "hit")
+    three = outcomes(frame, {"metric": "s.hit", "explainer": "e"})
+    assert [o.verdict for o in three] == ["unresolved"] * 3
+    assert one(frame, metric="s.hit", variant="q0").verdict == "degraded"
+
+
+def test_a_p_too_small_for_a_number_is_small() -> None:
+    found = one(measured({"full": [1.0] * 1200, "q": [0.0] * 1200}, "hit"), metric="s.hit")
+    assert found.p_degraded == 0
+    assert found.verdict == "degraded"
+
+
 def test_what_the_policy_does_not_ask_for_is_no_member_of_its_family() -> None:
     # Ten items have 1024 sign patterns: all are enumerated, and p is exact.
     values = {"full": [0.0] * 10, "a": list(centred(10) + 0.5), "b": list(centred(10, 1) + 0.5)}
