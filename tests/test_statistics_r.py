@@ -107,6 +107,7 @@ def test_equivalence() -> None:
         sums, counts = (np.repeat(part[:, None], 2, axis=1) for part in st.cluster_sums(DIFFERENCES, groups))
         found = st.equivalence_tests(sums, counts, margins)
         assert found.tolist() == pytest.approx(R["equivalence"][name], rel=EXACT)
+        assert st.equivalence_tests(-sums, counts, margins).tolist() == pytest.approx(found.tolist())
     theirs = DescrStatsW(DIFFERENCES).ttost_mean(-margins[1], margins[1])[0]
     assert theirs == pytest.approx(R["equivalence"]["single"][1], rel=EXACT)
 
