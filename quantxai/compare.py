@@ -54,7 +54,8 @@ class _Family:
     def level(self, results: Sequence[_Result], alpha: float) -> float:
         """The level at which one more comparison would be found, those found so far staying as they are."""
         size = max(len(self.members), 1)
-        found = sum((results[i].p_adjusted or 1.0) < alpha for i in self.members)
+        adjusted = [results[i].p_adjusted for i in self.members]
+        found = sum(p is not None and p < alpha for p in adjusted)
         steps: dict[Correction, float] = {
             "none": 1.0,
             "bonferroni": 1 / size,

@@ -382,3 +382,15 @@ def test_equivalence_is_claimed_by_the_corrected_p() -> None:
     assert {f.verdict for f in corrected} == {"unresolved"}
     assert alone[0].p_equivalence == pytest.approx(stats.t.sf(2, 399), rel=1e-6)
     assert corrected[0].n_to_resolve > alone[0].n
+
+
+def test_a_p_too_small_for_a_number_counts_as_found() -> None:
+    """Of two under Holm the other then has to reach alpha, not half of it."""
+    noise = list(np.random.default_rng(0).permutation([0.0, 1.0] * 600))
+    frame = measured({"full": [1.0] * 1200, "gone": [0.0] * 1200})
+    beside = measured({"full": noise, "near": noise[1:] + noise[:1]}, dataset="other")
+    decisions = Analysis(confirmatory=("s.flip",), margins={"s.flip": 0.03})
+    gone, near = compare(pd.concat([frame, beside]), METRICS, analysis=decisions)
+    assert (gone.p, gone.verdict) == (0, "degraded")
+    (alone,) = compare(beside, METRICS, analysis=decisions)
+    assert near.n_to_resolve == alone.n_to_resolve
