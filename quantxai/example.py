@@ -67,7 +67,8 @@ def _setting(option: Option) -> str:
     """Explanation and assignment; commented out where nothing is the default."""
     help_text = _comment(f"{option.help} ({option.values})")
     if option.default is None:
-        return f"{help_text}\n# {option.name} = {'4' if 'number' in option.values else toml_value('...')}"
+        some = {"list": '["..."]'}.get(option.values, "4" if "number" in option.values else '"..."')
+        return f"{help_text}\n# {option.name} = {some}"
     return f"{help_text}\n{option.name} = {toml_value(option.default)}"
 
 
