@@ -42,7 +42,7 @@ def build_report(run: Store | str | Path) -> None:
     """
     store = run if isinstance(run, Store) else Store.open(run)
     report = make_report(store)
-    style, script = _resource("report.css"), _resource("report.js")
+    style, script = _resource("report.css") + _resource("findings.css"), _resource("report.js")
     page = _environment().get_template("report.html.j2")
     rendered = page.render(
         r=report, style=style, script=script, style_hash=_hash(style), script_hash=_hash(script)

@@ -165,7 +165,7 @@ def _basis(asked: Sequence[Finding], others: Sequence[Finding]) -> str:
     if others:
         changes = Counter(finding.verdict for finding in others)
         sentences.append(
-            f"Beside them stand {count(len(others), 'exploratory comparison')}, "
+            f"{'Beside them stand' if asked else 'There are'} {count(len(others), 'exploratory comparison')}, "
             f"{changes['degraded']} degraded and {changes['improved']} improved: hints to be confirmed on new items."
         )
     if any(finding.verdict == "unresolved" for finding in asked):
