@@ -191,7 +191,7 @@ DEFAULT_EXPLAINERS: tuple[dict[str, Any], ...] = (
         "chat": False,
     },
     {"explainer": "memorization", "dataset": "relations", "n": 216},
-    {"explainer": "neuron_attribution", "dataset": "relations", "n": 10},
+    {"explainer": "neuron_attribution", "dataset": "relations", "n": 8},
     {"explainer": "multi_hop", "dataset": "two_hop", "n": 12},
 )
 

@@ -74,6 +74,8 @@ def replicated(
         InputError: an unknown metric or margin, or an item measured twice.
     """
     analysis = analysis or Analysis()
+    if not families:
+        return []
     tables = [
         _table(series, metric, values, groups, reference, families[name])
         for series, metric, values, groups in series_of(measurements, with_margins(analysis, metrics))

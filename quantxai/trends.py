@@ -71,7 +71,9 @@ def trends(
         One for each method, data set and metric with an item that has a value at every width.
     """
     analysis = analysis or Analysis()
-    found = []
+    found: list[Trend] = []
+    if not methods:
+        return found
     for series, metric, values, groups in series_of(measurements, metrics):
         for method, widths in methods.items():
             names = [name for _, name in widths]

@@ -299,9 +299,14 @@ def test_other_corrections_by_hand() -> None:
 # Proportions, sizes
 
 
-def test_clopper_pearson_is_the_beta_quantile() -> None:
-    low, high = st.clopper_pearson(3, 20)
-    assert (low, high) == pytest.approx((stats.beta.ppf(0.025, 3, 18), stats.beta.ppf(0.975, 4, 17)))
+@pytest.mark.parametrize(("k", "n"), [(3, 20), (0, 7), (7, 7), (1, 1000)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_clopper_pearson_is_scipys(k: int, n: int, confidence: float) -> None:
+    expected = stats.binomtest(k, n).proportion_ci(confidence, method="exact")
+    assert tuple(st.clopper_pearson(k, n, confidence)) == pytest.approx(tuple(expected), abs=1e-9)
+
+
+def test_clopper_pearson_by_hand() -> None:
     assert st.clopper_pearson(0, 100) == pytest.approx((0, 1 - 0.025**0.01))
     assert st.clopper_pearson(0, 0) is None
 

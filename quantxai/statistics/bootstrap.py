@@ -168,5 +168,7 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval | None
     """Return the exact interval of a proportion, k of n (Clopper and Pearson 1934); None for n = 0."""
     if n == 0:
         return None
-    found = stats.binomtest(k, n).proportion_ci(confidence, method="exact")
-    return Interval(float(found.low), float(found.high))
+    tail = (1 - confidence) / 2
+    low = float(stats.beta.ppf(tail, k, n - k + 1)) if k else 0.0
+    high = float(stats.beta.isf(tail, k + 1, n - k)) if k < n else 1.0
+    return Interval(low, high)
