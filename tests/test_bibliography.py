@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 from synthetic import make_run
 
 from quantxai.bibliography import Work, cited, quantxai_bibtex, works
+from quantxai.datasets import dataset_names
 from quantxai.latex import latex_text
+from quantxai.manifest import Manifest
 from quantxai.report import prose
+from quantxai.report import sources as module
+from quantxai.report.sources import sources
 
 pytestmark = pytest.mark.bare
 
@@ -56,13 +61,44 @@ def test_a_citation_inside_another_is_none() -> None:
 def test_everything_the_methods_cite_is_listed_and_nothing_else(tmp_path: Path) -> None:
     store = make_run(tmp_path / "run")
     manifest = store.manifest
-    everything = manifest.model_copy(update={"explainers": [{"method": name} for name in prose._METHODS]})
+    everything = manifest.model_copy(
+        update={"explainers": [{"method": name, "dataset": "esnli"} for name in prose._METHODS]}
+    )
     for chosen in (manifest, everything):
         methods = prose.methods(chosen, store.findings())
         listed = {line.partition(":")[0] for line in prose.references(methods)}
         assert listed == set(CITATION.findall(" ".join(methods)))
         assert "Wang et al. 2025" in listed
+    assert {"Frantar et al. 2023", "Lin 2004"} <= listed
+    assert "Camburu et al. 2018" in listed
     assert "Yang et al. 2024" not in " ".join(prose.methods(manifest, store.findings()))
+
+
+def test_sources_are_those_of_what_ran() -> None:
+    manifest = Manifest(
+        quantxai="0.1.0", seed=0, model={}, dtype="float32", device="cpu",
+        variants=[
+            {"name": "full", "method": "full"}, {"name": "q8", "method": "bnb", "options": {"format": "int8"}},
+            {"name": "r", "method": "rtn"}, {"name": "noise", "method": "awq", "control": True},
+        ],
+        explainers=[{"dataset": "esnli"}, {"dataset": "news"}, {"dataset": "esnli"}],
+    )  # fmt: skip
+    assert sources(manifest, []) == (
+        "Quantizers: bnb int8 (Dettmers et al. 2022). Published data sets: esnli (Camburu et al. 2018)."
+    )
+    assert sources(manifest.model_copy(update={"variants": [], "explainers": []}), []) == ""
+
+
+def test_every_source_is_known() -> None:
+    keys = {*module._QUANTIZERS.values(), *module._DATASETS.values(), *module._SCORERS.values()}
+    assert keys <= works().keys()
+    assert set(module._DATASETS) <= dataset_names().keys()
+    assert {name.partition(" ")[0] for name in module._QUANTIZERS} <= _entry_points("quantizers")
+    assert module._SCORERS.keys() <= _entry_points("scorers")
+
+
+def _entry_points(group: str) -> set[str]:
+    return {point.name for point in entry_points(group=f"quantxai.{group}")}
 
 
 def test_special_and_accented_characters() -> None:

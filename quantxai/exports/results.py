@@ -71,14 +71,15 @@ def read_results(store: Store) -> Results:
         CorruptCell: the stored findings cannot be read.
     """
     manifest, findings, receipts = store.manifest, store.findings(), store.receipts()
+    trends, replicated = store.trends(), store.replicated()
     return Results(
         run=store.path.resolve().name,
         manifest=manifest,
         plan=plan_status(store),
         receipts=receipts,
         findings=findings,
-        trends=store.trends(),
-        replicated=store.replicated(),
+        trends=trends,
+        replicated=replicated,
         caveats=caveats(manifest, findings, receipts),
-        methods=prose.methods(manifest, findings),
+        methods=prose.methods(manifest, findings, trends=bool(trends), replicated=bool(replicated)),
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from quantxai.bibliography import cited
 from quantxai.manifest import Manifest
 from quantxai.records import Finding, Metric
+from quantxai.report.sources import sources
 from quantxai.report.text import count, listing
 from quantxai.statistics import MIN_BOOTSTRAP_CLUSTERS
 
@@ -83,6 +84,7 @@ def methods(
     """
     used = dict.fromkeys(str(entry.get("method")) for entry in manifest.explainers)
     found = [_METHODS[name] for name in used if name in _METHODS]
+    found += filter(None, [sources(manifest, findings)])
     alpha = float(manifest.analysis.get("alpha", 0.05))
     resamples = int(manifest.analysis.get("resamples", 10_000))
     found += [
