@@ -379,7 +379,7 @@ def _timed(
 def measure(studies: int, processes: int) -> dict[str, Any]:
     """Return all results, the same with any number of processes; minutes with thousands of studies."""
     cases = enumerate((design, kind) for design in DESIGNS for kind in KINDS)
-    tasks: list[Any] = [("families", families, (case, studies * 2 // 5, 1)) for case in ("null", "mixed")]
+    tasks: list[Any] = [("families", families, (case, studies // 4, 1)) for case in ("null", "mixed")]
     tasks += [("single", single, (design, kind, studies, number)) for number, (design, kind) in cases]
     tasks += [("trends", trend, (name, widths, shifts, studies, 2)) for name, widths, shifts in TRENDS]
     tasks += [("resized", resized, (*case, studies // 4, 3)) for case in RESIZED]
