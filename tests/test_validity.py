@@ -145,8 +145,8 @@ def test_whole_comparisons_hold_the_rates_of_their_families() -> None:
     mixed = validity.families("mixed", 300, 1)
     assert mixed["holm_any_false"] <= 0.05 + errors(0.05, 300)
     assert mixed["bh_false_share"] <= 0.05
-    # Were it not for Holm, one more null in six would be found: the correction is what holds the rate.
-    assert mixed["bh_any_false"] > 0.05 + errors(0.05, 300)
+    # Benjamini-Hochberg makes no such promise: it is Holm that keeps false findings away.
+    assert mixed["bh_any_false"] > 1.5 * mixed["holm_any_false"]
 
 
 @pytest.mark.e2e
