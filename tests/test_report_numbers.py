@@ -32,7 +32,7 @@ def page(store: Store) -> str:
 
 def cells(found: Finding) -> dict[str, str]:
     row = Row("s", None, 0.5, {"q": found})  # type: ignore[arg-type]
-    (line,) = numbers.lines([row], ["q"])
+    (line,) = numbers.lines([row], ["q"], "full")
     return dict(zip(numbers.COLUMNS, line.cells, strict=True))
 
 

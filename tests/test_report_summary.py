@@ -39,7 +39,7 @@ def test_exploratory_findings_alone_answer_nothing() -> None:
     headline, basis = summary.answer([hint], ["q", "r"])
     assert headline.startswith("Undecided: ")
     assert headline.endswith("Exploratory outcomes hint at changes in r.")
-    assert "1 exploratory comparison, 1 degraded and 0 improved: hints" in basis
+    assert "1 exploratory comparison, 1 degraded: hints to be confirmed on new items." in basis
     headline, basis = summary.answer([flips(verdict="equivalent"), hint], ["q", "r"])
     assert headline.startswith("No: ")
     assert headline.endswith("hint at changes in r.")

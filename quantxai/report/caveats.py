@@ -138,8 +138,8 @@ def _missing(findings: Sequence[Finding]) -> list[str]:
         found.append(
             f"{count(len(frail), 'verdict')} would not hold whatever the missing values are; such as "
             f"{metric_label(first.metric)} of {first.variant} on {first.dataset}, {first.verdict}: with the worst "
-            f"values seen in their place the change lies anywhere from {ends}{unit}. Every number "
-            "of an explainer has these bounds beside it."
+            f"values seen in their place the change lies anywhere from {ends}{unit}. The tables of "
+            "every number give these bounds."
         )
     return found
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from quantxai.records import Finding, ReplicatedFinding
-from quantxai.report.anchors import result_anchor
+from quantxai.report.anchors import items_anchor, result_anchor
 from quantxai.report.headlines import Row
 from quantxai.report.text import (
     SYMBOLS,
@@ -75,6 +75,7 @@ class Line:
         cells: the other numbers, in the order of `COLUMNS`.
         note: what to know about them; often empty.
         anchor: its id, where no other place on the page shows it.
+        items: where the items behind it are; empty where that is no one place.
     """
 
     metric: str
@@ -87,25 +88,29 @@ class Line:
     cells: tuple[str, ...]
     note: str = ""
     anchor: str = ""
+    items: str = ""
 
 
-def lines(rows: Sequence[Row], elsewhere: Collection[str]) -> list[Line]:
+def lines(rows: Sequence[Row], elsewhere: Collection[str], parent: str) -> list[Line]:
     """Return a line for every finding of the rows, in their order.
 
     Args:
         rows: outcomes of one explainer on one data set.
         elsewhere: variants whose findings have a cell among the results.
+        parent: the variant they are compared with.
     """
     found = [finding for row in rows for finding in row.findings.values()]
-    return [replace(_line(f), anchor="" if f.variant in elsewhere else result_anchor(f)) for f in found]
+    return [
+        replace(_line(f, parent), anchor="" if f.variant in elsewhere else result_anchor(f)) for f in found
+    ]
 
 
 def contrast_lines(findings: Sequence[Finding], parent: str) -> list[Line]:
     """Return the findings that compare two variants, neither of them the parent."""
-    return [_line(finding) for finding in findings if finding.reference != parent]
+    return [_line(finding, parent) for finding in findings if finding.reference != parent]
 
 
-def _line(f: Finding) -> Line:
+def _line(f: Finding, parent: str) -> Line:
     cells = (
         f"{f.n:,}",
         f"{f.n_missing:,}",
@@ -126,7 +131,7 @@ def _line(f: Finding) -> Line:
     )
     return Line(
         metric_label(f.metric), f"{f.explainer} on {f.dataset}", f.variant, f.reference, f.confirmatory,
-        (estimate(f), interval(f)), SYMBOLS[f.verdict], cells,
+        (estimate(f), interval(f)), SYMBOLS[f.verdict], cells, items=items_anchor(f, parent) if f.n else "",
     )  # fmt: skip
 
 

@@ -170,7 +170,7 @@ def make_group(
         folded=folded,
         empty=[row.metric.name for row in found if row not in filled],
         headlines=leading,
-        numbers=lines([*first, *folded], run.asked),
+        numbers=lines([*first, *folded], run.asked, run.variants[0]),
         forests=_forests(leading, run),
         panels=_panels(leading, run, dataset, trends),
         crossing=crossing(measurements, run.variants),

@@ -164,9 +164,10 @@ def _basis(asked: Sequence[Finding], others: Sequence[Finding]) -> str:
         )
     if others:
         changes = Counter(finding.verdict for finding in others)
+        told = listing([f"{changes[v]} {v}" for v in ("degraded", "improved") if changes[v]])
         sentences.append(
             f"{'Beside them stand' if asked else 'There are'} {count(len(others), 'exploratory comparison')}, "
-            f"{changes['degraded']} degraded and {changes['improved']} improved: hints to be confirmed on new items."
+            f"{told or 'none of them degraded or improved'}{': hints to be confirmed on new items' if told else ''}."
         )
     if any(finding.verdict == "unresolved" for finding in asked):
         sentences.append(

@@ -82,7 +82,7 @@ for (const section of sections) {
     section.scrollIntoView({ behavior: "instant" });
     section.querySelector("summary").focus({ preventScroll: true });
   };
-  const single_out = (item) => {
+  const singleOut = (item) => {
     form.reset();
     single.checked = true;
     reveal();
@@ -93,7 +93,7 @@ for (const section of sections) {
   };
   followers.push((id) => {
     const item = document.getElementById(id);
-    if (items.includes(item)) single_out(item);
+    if (items.includes(item)) singleOut(item);
     else if (id === section.id || id.startsWith(`${section.id}&`)) choose(id.slice(section.id.length + 1));
   });
   form.addEventListener("input", () => {
