@@ -197,11 +197,15 @@ def test_a_result_leads_to_its_items_and_back(opened: Open, store: Store) -> Non
     assert shown.endswith(f" of {number} shown")
     assert part.get_by_role("combobox", name="Right").evaluate("e => e.selectedOptions[0].label") == "gptq-3"
     assert visible_items(part).first.is_visible()
+    part.get_by_role("searchbox", name="Text").fill("goalkeeper")  # a choice on the way is no step back
+    narrowed = part.get_by_role("status").inner_text()
+    assert narrowed != shown
     page.go_back()
     page.wait_for_function("y => Math.abs(scrollY - y) < 900", arg=before)
     assert link.is_visible()
     page.go_forward()
-    assert part.get_by_role("status").inner_text() == shown
+    assert part.get_by_role("searchbox", name="Text").input_value() == "goalkeeper"
+    assert part.get_by_role("status").inner_text() == narrowed
 
 
 def test_a_glance_leads_to_the_numbers_and_back(opened: Open, store: Store) -> None:
