@@ -26,7 +26,6 @@ __all__ = ["COLUMNS", "REPLICATED_COLUMNS", "Line", "contrast_lines", "lines", "
 COLUMNS = (
     "items",
     "missing",
-    "change if missing were worst",
     "groups",
     "effect size",
     "Cliff's delta",
@@ -40,6 +39,7 @@ COLUMNS = (
     "flipped",
     "detectable",
     "would settle it",
+    "change if missing were worst",
 )
 """Of every finding beside its change, interval and verdict."""
 REPLICATED_COLUMNS = (
@@ -114,7 +114,6 @@ def _line(f: Finding, parent: str) -> Line:
     cells = (
         f"{f.n:,}",
         f"{f.n_missing:,}",
-        _bounds(f),
         f"{f.groups:,}",
         _plain(f.effect_size),
         _plain(f.cliffs_delta),
@@ -128,6 +127,7 @@ def _line(f: Finding, parent: str) -> Line:
         level(f.flips, "proportion"),
         _DASH if f.minimum_detectable is None else detectable(f),
         _DASH if f.n_to_resolve is None else f"{f.n_to_resolve:,} items",
+        _bounds(f),
     )
     return Line(
         metric_label(f.metric), f"{f.explainer} on {f.dataset}", f.variant, f.reference, f.confirmatory,
