@@ -57,7 +57,7 @@ WRITTEN = {
 """Checkpoints that `quantxai quantize` writes first; GPTQ and AWQ are those of the default sweep, cached."""
 ROUNDS_ACTIVATIONS = {"fp8-dynamic", "w8a8"}
 DENSE = {"full", "rerun", "dtype", "noise-nvfp4a16"}
-ITEMS = 27
+ITEMS = 9
 
 
 VARIANTS = [*SETTINGS, "gptq-8-seed-1"]
