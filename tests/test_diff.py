@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture
-def second(tmp_path: Path) -> Store:
-    return make_run(tmp_path / "second", items=20, facts=90, pairs=12)
+def second(first: Store, tmp_path: Path) -> Store:
+    return Store.open(shutil.copytree(first.path, tmp_path / "second"))
 
 
 @pytest.fixture
