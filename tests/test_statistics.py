@@ -45,10 +45,40 @@ def test_with_single_items_the_standard_error_is_the_ordinary_one() -> None:
 
 
 def test_minimum_detectable_by_hand() -> None:
-    # Four single items 0, 2, 0, 2: sd = 1.1547, error = 0.57735; t(.975; 3) = 3.18245, t(.8; 3) = 0.97847.
-    assert st.minimum_detectable([0, 2, 0, 2], [1, 2, 3, 4]) == pytest.approx(
-        (3.182446 + 0.978472) * 0.5773503, rel=1e-5
+    # Six single items 0, 2, 0, 2, 0, 2: sd = 1.095445, error = 0.4472136; t(.975; 5) = 2.570582, t(.8; 5) = 0.919544.
+    assert st.minimum_detectable([0, 2] * 3, range(6)) == pytest.approx(
+        (2.570582 + 0.919544) * 0.4472136, rel=1e-5
     )
+
+
+def test_too_few_groups_can_find_nothing() -> None:
+    assert st.minimum_detectable([0, 1, 2, 3, 4], range(5)) is None  # the smallest p is 2 / 2^5
+    assert st.minimum_detectable([0, 1, 2, 3, 4], range(5), alpha=0.1) is not None
+
+
+def test_minimum_detectable_of_yes_and_no_solves_its_equation() -> None:
+    differences = np.array([1.0] * 4 + [-1.0] * 6 + [0.0] * 50)
+    found = st.minimum_detectable(differences, np.arange(60), binary=True)
+    variance = 12 / 62 - (2 / 62) ** 2  # with one more item each way
+    error = st.standard_error(differences, np.arange(60), binary=True)
+    k = stats.t.ppf(0.975, 59) + stats.t.ppf(0.8, 59)
+    worth = variance / error**2
+    assert found**2 == pytest.approx(k**2 * (variance + found - found**2) / worth)
+    assert found > k * error
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2])
+def test_a_detectable_shift_of_yes_and_no_is_found_with_at_least_the_power(share: float) -> None:
+    """By McNemar on new samples: outcomes that change by chance, and as many more that change one way."""
+    source, n = rng(3), 200
+    changed = np.resize([1.0, -1.0], round(share * n))
+    changed = np.append(changed, np.zeros(n - len(changed)))
+    detectable = st.minimum_detectable(changed, np.arange(n), binary=True)
+    found = 0
+    for _ in range(400):
+        up, down, _ = source.multinomial(n, [share / 2 + detectable, share / 2, 1 - share - detectable])
+        found += st.mcnemar_exact([0] * up + [1] * down, [1] * up + [0] * down) < 0.05
+    assert found / 400 > 0.8 - 2 * np.sqrt(0.8 * 0.2 / 400)
 
 
 @pytest.mark.parametrize("n", [12, 200])
@@ -94,7 +124,8 @@ def test_bca_by_hand() -> None:
     # 1000 resampled means 0.001, 0.002, ... 1; the mean 0.4 has 399.5 of them below it.
     values = np.array([0.1, 0.2, 0.2, 0.3, 0.3, 0.5, 0.7, 0.9])
     resampled = rng().permutation(np.arange(1, 1001) / 1000)[:, None]
-    ends = bootstrap._bca(values[:, None], np.ones((8, 1)), resampled, np.array([[0.025]]))
+    constants = bootstrap._bca_constants(values[:, None], np.ones((8, 1)), resampled)
+    ends = bootstrap._bca_ends(np.sort(resampled, axis=0), *constants, np.array([[0.025]]))
     bias = stats.norm.ppf(0.3995)
     deviations = values - 0.4  # the jackknife's, times 7, with the sign of the value
     acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
@@ -378,6 +409,36 @@ def test_equivalence_is_two_one_sided_t_tests() -> None:
     above = stats.ttest_1samp(values, -0.4, alternative="greater").pvalue
     below = stats.ttest_1samp(values, 0.4, alternative="less").pvalue
     assert found == pytest.approx(max(above, below), rel=1e-12)
+
+
+def test_bootstrap_equivalence_is_the_interval_turned_round() -> None:
+    """A margin that ends where the 1 - 2 alpha interval ends has the p alpha."""
+    values, groups = clustered(groups=27, size=8, seed=2)
+    values = np.exp(values) - 1.4  # skewed
+    sums, counts = (column[:, None] for column in st.cluster_sums(values, groups))
+    found = st.Bootstrap(sums, counts, 20_000, rng())
+    for alpha in (0.2, 0.05, 0.01):
+        low, high = found.intervals([1 - 2 * alpha])[0, :, 0]
+        margin = max(-low, high)
+        assert found.equivalence([margin])[0] == pytest.approx(alpha, rel=0.02)
+        assert found.equivalence([1.02 * margin])[0] < alpha < found.equivalence([0.98 * margin])[0]
+    assert found.equivalence([100.0])[0] == 0
+
+
+def test_bootstrap_equivalence_is_students_for_normal_data_and_differs_for_skewed() -> None:
+    normal = rng(6).standard_normal(200)
+    skewed = rng(7).exponential(size=60) - 1
+    for values, alike in ((normal - normal.mean(), True), (skewed - skewed.mean(), False)):
+        sums, counts = (column[:, None] for column in st.cluster_sums(values, np.arange(len(values))))
+        margin = 2 * st.standard_error(values, np.arange(len(values)))
+        ours = st.Bootstrap(sums, counts, 40_000, rng()).equivalence([margin])[0]
+        student = st.equivalence_tests(sums, counts, [margin])[0]
+        assert (ours == pytest.approx(student, rel=0.12)) == alike
+        assert alike or ours > student
+
+
+def test_too_few_groups_have_no_bootstrap_equivalence() -> None:
+    assert np.isnan(st.Bootstrap(np.ones((7, 1)), np.ones((7, 1)), 100, rng()).equivalence([2.0])).all()
 
 
 def test_equivalence_without_spread_or_groups() -> None:

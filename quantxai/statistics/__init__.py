@@ -6,6 +6,7 @@ once. No data gives None, never 0. Every estimator is described in docs/statisti
 
 from quantxai.statistics.bootstrap import (
     MIN_BOOTSTRAP_CLUSTERS,
+    Bootstrap,
     Interval,
     bootstrap_intervals,
     clopper_pearson,
@@ -25,6 +26,7 @@ from quantxai.statistics.testing import (
 
 __all__ = [
     "MIN_BOOTSTRAP_CLUSTERS",
+    "Bootstrap",
     "Interval",
     "adjusted",
     "bootstrap_intervals",

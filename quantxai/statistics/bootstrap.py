@@ -20,6 +20,7 @@ from quantxai.statistics.clusters import Floats, blocks, cluster_sums, robust_er
 
 __all__ = [
     "MIN_BOOTSTRAP_CLUSTERS",
+    "Bootstrap",
     "Interval",
     "bootstrap_intervals",
     "clopper_pearson",
@@ -105,23 +106,73 @@ def bootstrap_intervals(
         Interval ends [confidence, low or high, column], in the unit of the differences; nan with
         fewer than two groups with data.
     """
-    groups = (counts > 0).sum(0)
-    df = np.maximum(groups - 1, 1)
-    if binary:
-        sums, counts = with_pseudo_items(sums, counts)
-    quantiles = stats.t.ppf((1 + np.asarray(confidences)[:, None]) / 2, df)
-    centre = sums.sum(0) / np.maximum(counts.sum(0), 1)
-    half = quantiles * robust_error(sums, counts)
-    ends = np.stack([centre - half, centre + half], axis=1)
-    many = groups >= MIN_BOOTSTRAP_CLUSTERS
-    if many.any():
-        levels = stats.norm.cdf(-np.sqrt(groups / df) * quantiles)[:, many]
-        sums, counts = sums[:, many], counts[:, many]
-        ends[:, :, many] = _bca(sums, counts, _resampled_means(sums, counts, resamples, rng), levels)
-    if binary:
-        ends = np.clip(ends, -1, 1)
-    ends[:, :, groups < 2] = np.nan
-    return ends
+    return Bootstrap(sums, counts, resamples, rng, binary=binary).intervals(confidences)
+
+
+class Bootstrap:
+    """Resampled means of many columns measured on the same groups, and what follows from them.
+
+    See `bootstrap_intervals` for the arguments and for how intervals are made.
+    """
+
+    def __init__(
+        self, sums: Floats, counts: Floats, resamples: int, rng: np.random.Generator, *, binary: bool = False
+    ) -> None:
+        self.groups = (counts > 0).sum(0)
+        self.df = np.maximum(self.groups - 1, 1)
+        self.many = self.groups >= MIN_BOOTSTRAP_CLUSTERS
+        self.binary = binary
+        if binary:
+            sums, counts = with_pseudo_items(sums, counts)
+        self.mean = sums.sum(0) / np.maximum(counts.sum(0), 1)
+        self.error = robust_error(sums, counts)
+        if self.many.any():
+            sums, counts = sums[:, self.many], counts[:, self.many]
+            self._means = np.sort(_resampled_means(sums, counts, resamples, rng), axis=0)
+            self._bias, self._acceleration = _bca_constants(sums, counts, self._means)
+
+    def intervals(self, confidences: Sequence[float]) -> Floats:
+        """Return interval ends [confidence, low or high, column]; see `bootstrap_intervals`."""
+        quantiles = stats.t.ppf((1 + np.asarray(confidences)[:, None]) / 2, self.df)
+        half = quantiles * self.error
+        ends = np.stack([self.mean - half, self.mean + half], axis=1)
+        if self.many.any():
+            levels = stats.norm.cdf(-np.sqrt(self.groups / self.df) * quantiles)[:, self.many]
+            ends[:, :, self.many] = _bca_ends(self._means, self._bias, self._acceleration, levels)
+        if self.binary:
+            ends = np.clip(ends, -1, 1)
+        ends[:, :, self.groups < 2] = np.nan
+        return ends
+
+    def equivalence(self, margins: ArrayLike) -> Floats:
+        """Return the p of equivalence within a margin that the intervals amount to, [column].
+
+        The smallest alpha whose 1 - 2 alpha interval lies within the margin: BCa and its widening turned
+        round, w being the normal quantile of the share of resampled means beyond an end of the margin,
+        z0 the bias and a the acceleration:
+
+            z = (w - z0) / (1 + a (w - z0)) - z0        p = P(T > |z| sqrt((G - 1) / G)), G - 1 degrees of freedom
+
+        and the larger p of both ends. An end that no resample lies beyond has p = 0: how far below 1 / resamples
+        it is cannot be told. nan with too few groups to resample.
+
+        Args:
+            margins: the margin of each column, in the unit of its differences.
+        """
+        p = np.full(len(self.mean), np.nan)
+        if not self.many.any():
+            return p
+        groups, df = self.groups[self.many], self.df[self.many]
+        ends = np.broadcast_to(np.asarray(margins, float), p.shape)[self.many]
+        found = []
+        for end, side in ((-ends, -1), (ends, 1)):
+            below = ((self._means < end).mean(0) + (self._means <= end).mean(0)) / 2
+            shifted = _quantile(below, len(self._means)) - self._bias
+            z = shifted / np.maximum(1 + self._acceleration * shifted, 1e-3) - self._bias
+            beyond = (below < 1) if side > 0 else (below > 0)
+            found.append(np.where(beyond, stats.t.sf(side * z * np.sqrt(df / groups), df), 0.0))
+        p[self.many] = np.maximum(*found)
+        return p
 
 
 def _resampled_means(sums: Floats, counts: Floats, resamples: int, rng: np.random.Generator) -> Floats:
@@ -138,23 +189,39 @@ def _resampled_means(sums: Floats, counts: Floats, resamples: int, rng: np.rando
     return np.concatenate(means)
 
 
-def _bca(sums: Floats, counts: Floats, resampled: Floats, levels: Floats) -> Floats:
-    """Return BCa interval ends [level, low or high, column]; levels are tail areas [level, column]."""
+def _quantile(share: Floats, resamples: int) -> Floats:
+    """Return the normal quantile of a share of resamples, kept off 0 and 1 by half a resample."""
+    smallest = 0.5 / resamples
+    found: Floats = stats.norm.ppf(np.clip(share, smallest, 1 - smallest))
+    return found
+
+
+def _bca_constants(sums: Floats, counts: Floats, resampled: Floats) -> tuple[Floats, Floats]:
+    """Return bias z0 and acceleration of every column (Efron 1987), from the jackknife over groups."""
     totals, numbers = sums.sum(0), counts.sum(0)
     mean = totals / numbers
     below = ((resampled < mean).mean(0) + (resampled <= mean).mean(0)) / 2
-    smallest = 0.5 / len(resampled)
-    bias = stats.norm.ppf(np.clip(below, smallest, 1 - smallest))
     present = counts > 0
     jackknife = (totals - sums) / (numbers - counts)
     deviations = np.where(present, jackknife.mean(0, where=present) - jackknife, 0)
     spread = (deviations**2).sum(0) ** 1.5
     acceleration = np.divide((deviations**3).sum(0), 6 * spread, out=np.zeros_like(spread), where=spread > 0)
+    return _quantile(below, len(resampled)), acceleration
+
+
+def _bca_ends(resampled: Floats, bias: Floats, acceleration: Floats, levels: Floats) -> Floats:
+    """Return BCa interval ends [level, low or high, column]; levels are tail areas [level, column].
+
+    Args:
+        resampled: means [resample, column], sorted.
+        bias: z0 [column].
+        acceleration: a [column].
+        levels: tail areas.
+    """
     tails = stats.norm.ppf(np.stack([levels, 1 - levels], axis=1))
     shifted = bias + tails
     # The denominator reaches zero only for a skewness that no 8 groups can have; never divide by it.
     shares = stats.norm.cdf(bias + shifted / np.maximum(1 - acceleration * shifted, 1e-3))
-    resampled = np.sort(resampled, axis=0)
     places = shares * (len(resampled) - 1)
     lower = np.floor(places).astype(int)
     upper = np.ceil(places).astype(int)

@@ -31,16 +31,29 @@ def minimum_detectable(
 ) -> float | None:
     """Return the smallest true mean difference a two-sided test would find with the given power.
 
-        (t(1 - alpha / 2; G - 1) + t(power; G - 1)) * standard error
+        k error        with k = t(1 - alpha / 2; G - 1) + t(power; G - 1)
 
-    with the cluster-robust `standard_error` of G groups; alpha is that of a single comparison. None
-    with fewer than two groups, or without any spread to judge by.
+    with the cluster-robust `standard_error` of G groups; alpha is that of a single comparison. A
+    difference d of 0/1 outcomes spreads them, too: with v the variance of the differences at hand and m =
+    v / error^2 the number of independent items they are worth, it is the d that solves
+
+        d^2 = k^2 (v + d - d^2) / m
+
+    None with fewer than two groups, without any spread to judge by, and where groups are so few that no
+    test of theirs reaches alpha: 2^(1 - G) > alpha.
     """
     error = standard_error(differences, groups, binary=binary)
-    if not error:
+    count = len(np.unique(np.asarray(groups)))
+    if not error or 2.0 ** (1 - count) > alpha:
         return None
-    df = len(np.unique(np.asarray(groups))) - 1
-    return float((stats.t.ppf(1 - alpha / 2, df) + stats.t.ppf(power, df)) * error)
+    df = count - 1
+    k = float(stats.t.ppf(1 - alpha / 2, df) + stats.t.ppf(power, df))
+    if not binary:
+        return k * error
+    values = np.append(np.asarray(differences, float), [1.0, -1.0])  # the two items of `bootstrap_intervals`
+    variance = float(values.var())
+    q = (k * error) ** 2 / variance
+    return (q + math.sqrt(q**2 + 4 * (1 + q) * q * variance)) / (2 * (1 + q))
 
 
 def n_to_resolve(
