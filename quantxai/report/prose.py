@@ -99,7 +99,8 @@ def methods(
         "groups; signed ranks of whole groups (Wilcoxon 1945; Rosner et al. 2006) are a check, on which no verdict "
         "rests.",
         f"{_families(findings)} Equivalence is shown by two one-sided tests against the metric's margin (Schuirmann "
-        "1987), Student's t with the cluster-robust error, whose larger p is corrected within the same family. A "
+        "1987), Student's t with the cluster-robust error and, for numbers, the bootstrap as well; the largest p is "
+        "corrected within the same family. A "
         f"change is called equivalent when that p is below {alpha:g}, even where the small change is no chance; "
         f"otherwise degraded or improved when the adjusted p of no difference is below {alpha:g}; otherwise "
         "unresolved, with about how many items would settle it with 80 % power (Julious 2004). The detectable "
