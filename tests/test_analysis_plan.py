@@ -31,6 +31,13 @@ def planned(path: Path, created: str = "2026-01-01T00:00:00.000+00:00", **analys
     return store
 
 
+def unplanned(path: Path) -> Store:
+    """A run without a plan."""
+    store = synthetic.make_run(path)
+    (path / FILE).unlink()
+    return store
+
+
 def change(store: Store, **analysis: object) -> None:
     manifest = store.manifest
     store.write_manifest(manifest.model_copy(update={"analysis": {**manifest.analysis, **analysis}}))
@@ -106,7 +113,7 @@ def test_a_plan_younger_than_the_first_result_is_none(tmp_path: Path) -> None:
 
 
 def test_without_a_plan_everything_is_exploratory(tmp_path: Path) -> None:
-    store = synthetic.make_run(tmp_path / "run")
+    store = unplanned(tmp_path / "run")
     assert plan_status(store)[:2] == (
         False,
         "Exploratory: no analysis plan was written before the first result.",
@@ -130,7 +137,7 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
 
 
 def test_results_keep_a_plan_from_being_written(tmp_path: Path) -> None:
-    store = synthetic.make_run(tmp_path / "run")
+    store = unplanned(tmp_path / "run")
     with pytest.raises(RunError, match="holds results already"):
         write_plan(store, plan_of(store.manifest))
     assert keep_plan(store) is None
@@ -225,7 +232,7 @@ def test_an_outcome_no_explainer_gives_is_refused(sweep: Path) -> None:
 
 
 def test_a_run_with_results_gets_no_plan(sweep: Path) -> None:
-    store = synthetic.make_run(sweep / "run")
+    store = unplanned(sweep / "run")
     model = store.manifest.model
     code, output = plan("sweep.toml", "--out", "run")
     assert code == 2
