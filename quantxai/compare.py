@@ -80,9 +80,10 @@ def compare(
       signs of whole groups.
     - Three families are corrected each by itself: the confirmatory outcomes by the analysis's correction,
       all others by Benjamini-Hochberg, and so the null controls. Equivalence is corrected likewise.
-    - *equivalent*: the corrected p of two one-sided tests against the margin (`statistics.equivalence_tests`,
-      and of continuous outcomes `Bootstrap.equivalence`) is below alpha, even where the small change is significant; otherwise *degraded* or *improved*: corrected p below alpha, by
-      direction; otherwise *unresolved*.
+    - *equivalent*: the corrected p of two one-sided tests against the margin
+      (`statistics.equivalence_tests`, and of continuous outcomes `Bootstrap.equivalence`) is below alpha,
+      even where the small change is significant; otherwise *degraded* or *improved*: corrected p below
+      alpha, by direction; otherwise *unresolved*.
 
     Sign patterns are drawn often enough that a whole family can still reach alpha.
 

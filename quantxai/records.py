@@ -146,7 +146,9 @@ class Finding(_Outcome):
     bound_low: float | None = Field(
         description="Worst case for missing values: the estimate over all items if each was as low as any seen."
     )
-    bound_high: float | None = Field(description="The same the other way; both equal the estimate where none is.")
+    bound_high: float | None = Field(
+        description="The same the other way; both equal the estimate where none is."
+    )
     effect_size: float | None = Field(
         description="Binary: the risk difference (= estimate). Continuous: mean difference / its standard deviation."
     )
@@ -211,7 +213,9 @@ class ReplicatedFinding(_Outcome):
     seed_sd: float | None = Field(
         description="Standard deviation between seeds of the mean difference over all items there could be."
     )
-    seed_sd_high: float | None = Field(description="Upper limit of seed_sd, one-sided: few seeds leave it wide.")
+    seed_sd_high: float | None = Field(
+        description="Upper limit of seed_sd, one-sided: few seeds leave it wide."
+    )
     group_sd: float | None = Field(
         description="Standard deviation between groups of items of their mean difference over all seeds."
     )
