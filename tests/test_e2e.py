@@ -95,6 +95,22 @@ def test_all_is_compared(folder: Path) -> None:
     }
 
 
+def test_what_is_confirmatory_was_planned_before_the_first_cell(folder: Path) -> None:
+    plan = json.loads((folder / "runs/default/analysis-plan.json").read_text())
+    planned = {outcome["outcome"] for outcome in plan["confirmatory"]}
+    found = rows(
+        folder, "select distinct scorer || '.' || metric as outcome from findings where confirmatory"
+    )
+    assert {f["outcome"] for f in found} == planned
+    assert "recall.recall" in planned
+    families = rows(folder, "select distinct correction, confirmatory from findings where p is not null")
+    assert {(f["correction"], f["confirmatory"]) for f in families} == {
+        ("holm", True), ("benjamini-hochberg", False)
+    }  # fmt: skip
+    trends = rows(folder, "select distinct method from trends")
+    assert {t["method"] for t in trends} == {"bnb", "gptq"}
+
+
 def test_a_second_run_computes_nothing(folder: Path) -> None:
     run = folder / "runs/default"
     cells = [c for kind in ("rows", "scores") for c in sorted((run / kind).rglob("*.parquet"))]
