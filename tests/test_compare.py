@@ -126,6 +126,12 @@ def test_a_few_identical_outcomes_are_no_proof_of_equivalence() -> None:
     assert one(measured({"full": [1.0] * 200, "q": [1.0] * 200})).verdict == "equivalent"
 
 
+def test_a_few_numbers_that_agree_are_no_proof_of_equivalence() -> None:
+    found = one(measured({"full": [0.5] * 3, "q": [0.5] * 3}, "nll"))
+    assert (found.verdict, found.p_equivalence) == ("unresolved", 0.25)
+    assert one(measured({"full": [0.5] * 12, "q": [0.5] * 12}, "nll")).verdict == "equivalent"
+
+
 def test_only_items_with_both_values_are_paired() -> None:
     frame = measured({"full": [1.0, 1.0, None, 0.0, 0.0], "q": [0.0, None, 1.0, 0.0]})
     found = one(frame.sample(frac=1, random_state=3))

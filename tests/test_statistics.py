@@ -444,7 +444,9 @@ def test_too_few_groups_have_no_bootstrap_equivalence() -> None:
 def test_equivalence_without_spread_or_groups() -> None:
     counts = np.ones((3, 3))
     sums = np.stack([np.full(3, 0.125), np.full(3, 0.25), np.full(3, 0.5)], axis=1)
-    assert st.equivalence_tests(sums, counts, [0.25] * 3) == pytest.approx([0, 1, 1])
+    assert st.equivalence_tests(sums, counts, [0.25] * 3).tolist() == [0.25, 1, 1]  # 2 / 2^3
+    # Rounding is no spread.
+    assert st.equivalence_tests(sums * 0.3, counts, [0.0375, 0.1, 0.1]).tolist() == [1, 0.25, 1]
     assert np.isnan(st.equivalence_tests(sums[:1], counts[:1], [0.2] * 3)).all()
     # Ten yes/no outcomes without a disagreement do not prove that there are none: one more each way.
     binary = st.equivalence_tests(np.zeros((10, 1)), np.ones((10, 1)), [0.1], binary=True)

@@ -146,8 +146,9 @@ def equivalence_tests(sums: Floats, counts: Floats, margins: ArrayLike, *, binar
         binary: whether the differences are those of outcomes that are 0 or 1.
 
     Returns:
-        p [column]; nan with fewer than two groups with data. Without any spread, 0 inside the margin and
-        1 on it or outside.
+        p [column]; nan with fewer than two groups with data. Where nothing varies, the smallest that a sign
+        test of so many groups can have, 2^(1 - G), inside the margin, since a few that agree show little of
+        others; 1 on it or outside.
     """
     groups = (counts > 0).sum(0)
     if binary:
@@ -155,9 +156,9 @@ def equivalence_tests(sums: Floats, counts: Floats, margins: ArrayLike, *, binar
     mean = sums.sum(0) / np.maximum(counts.sum(0), 1)
     room = np.asarray(margins, float) - np.abs(mean)
     error = robust_error(sums, counts)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        distance = np.where(error > 0, room / error, np.where(room > 0, np.inf, -np.inf))
-    p: Floats = stats.t.sf(distance, np.maximum(groups - 1, 1))
+    varies = error > 1e-12 * np.abs(mean)
+    p: Floats = stats.t.sf(room / np.where(varies, error, 1), np.maximum(groups - 1, 1))
+    p = np.where(varies, p, np.where(room > 0, 2.0 ** (1 - np.maximum(groups, 1)), 1.0))
     p[groups < 2] = np.nan
     return p
 
