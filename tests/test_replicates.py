@@ -418,10 +418,12 @@ def test_a_part_put_at_zero_is_said() -> None:
     assert "put at 0; 3 seeds cannot show that it is" in finding.note
 
 
-def test_what_does_not_change_at_all_is_equivalent() -> None:
-    finding = one(measured({name: [1.0, 2.0, 3.0] for name in ["full", *SEEDS]}), {"q": SEEDS})
+@pytest.mark.parametrize(("items", "verdict"), [(3, "unresolved"), (6, "equivalent")])
+def test_what_does_not_change_at_all_is_equivalent_if_it_is_enough(items: int, verdict: str) -> None:
+    values = [float(item) for item in range(items)]
+    finding = one(measured(dict.fromkeys(["full", *SEEDS], values)), {"q": SEEDS})
     assert (finding.estimate, finding.ci_low, finding.ci_high) == (0, 0, 0)
-    assert (finding.p, finding.p_equivalence, finding.verdict) == (1, 0, "equivalent")
+    assert (finding.p, finding.p_equivalence, finding.verdict) == (1, 2.0 ** (1 - items), verdict)
 
 
 def test_a_change_without_any_spread_has_no_p() -> None:
