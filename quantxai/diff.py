@@ -175,8 +175,14 @@ def _measured(
     ]
     variants = list(dict.fromkeys(both["variant"]))
     controls = [f"B {v['name']}" for v in manifest.variants if v.get("control")]
-    settings = manifest.planned_analysis.model_copy(
-        update={"confirmatory": (), "contrasts": tuple((f"B {v}", f"A {v}") for v in variants)}
+    planned = manifest.planned_analysis
+    common = {".".join(key) for key in metrics}
+    settings = planned.model_copy(
+        update={
+            "confirmatory": (),
+            "contrasts": tuple((f"B {v}", f"A {v}") for v in variants),
+            "margins": {name: margin for name, margin in planned.margins.items() if name in common},
+        }
     )
     # There is no parent here, only contrasts: its pairs are empty and left out again.
     found = compare(pd.concat(sides), metrics, "", Analysis.model_validate(settings), manifest.seed, controls)

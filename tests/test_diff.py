@@ -150,6 +150,24 @@ def test_what_only_one_run_has_is_told(first: Store, tmp_path: Path) -> None:
     assert not [m for m in result.measured if (m.finding.variant, m.finding.scorer) == ("nf4", "edits")]
 
 
+def test_a_margin_of_what_only_one_run_has_is_no_hindrance(
+    first: Store, second: Store, tmp_path: Path
+) -> None:
+    one = Store.open(shutil.copytree(first.path, tmp_path / "first"))
+    analysis = {**one.manifest.analysis, "margins": {"rouge.rouge_l": 0.1, "recall.recall": 0.2}}
+    changed(one, analysis=analysis)
+    manifest = second.manifest
+    changed(
+        second,
+        scorers=[s for s in manifest.scorers if s["scorer"] != "rouge"],
+        cells=[k for k in manifest.cells if k.scorer != "rouge"],
+    )
+    margins = {
+        m.finding.margin for m in diff_runs(one, second).measured if m.finding.outcome == "recall.recall"
+    }
+    assert margins == {0.2}
+
+
 def test_the_context_names_what_the_manifests_say_differently(first: Store, second: Store) -> None:
     manifest = second.manifest
     versions = {**{k: v for k, v in manifest.versions.items() if k != "python"}, "torch": "3.0"}
