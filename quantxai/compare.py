@@ -244,7 +244,7 @@ def _finding(pair: Pair, result: _Result, family: _Family | None, level: float, 
         minimum_detectable=statistics.minimum_detectable(
             differences, pair.groups, alpha, binary=pair.binary
         ),
-        verdict=judged, n_to_resolve=needed, **_flips(pair),
+        verdict=judged, n_to_resolve=needed, **_flips(pair, alpha),
     )  # fmt: skip
 
 
@@ -259,11 +259,11 @@ def _with_enough_groups(needed: int | None, pair: Pair, level: float) -> int | N
     return max(needed, math.ceil(len(pair.before) * groups / pair.clusters))
 
 
-def _flips(pair: Pair) -> dict[str, float | None]:
-    """Return how many outcomes of a binary metric differ, as a share with its interval."""
+def _flips(pair: Pair, alpha: float) -> dict[str, float | None]:
+    """Return how many outcomes of a binary metric differ, as a share with its 1 - alpha interval."""
     n = len(pair.before)
     changed = int((pair.differences != 0).sum())
-    interval = statistics.clopper_pearson(changed, n) if pair.binary else None
+    interval = statistics.clopper_pearson(changed, n, 1 - alpha) if pair.binary else None
     if interval is None:
         return {"flips": None, "flips_low": None, "flips_high": None}
     return {"flips": changed / n, "flips_low": interval.low, "flips_high": interval.high}

@@ -76,6 +76,12 @@ def test_a_binary_finding_by_hand() -> None:
     assert found.n_to_resolve is None
 
 
+def test_the_interval_of_flips_has_the_level_of_the_others() -> None:
+    found = one(measured({"full": [1.0] * 20, "q": [0.0] * 4 + [1.0] * 16}), alpha=0.2)
+    interval = stats.binomtest(4, 20).proportion_ci(0.8)
+    assert (found.flips_low, found.flips_high) == pytest.approx((interval.low, interval.high))
+
+
 def test_a_continuous_finding_by_hand() -> None:
     found = one(measured({"full": [1.0, 2.0, 3.0], "q": [2.0, 4.0, 6.0]}, "nll"))
     assert found.estimate == 2
