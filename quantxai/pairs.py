@@ -144,7 +144,7 @@ def make_pairs(
         asked = [(name, parent) for name in columns if name != parent]
         asked += [(one, other) for one, other in contrasts if one in columns and other in columns]
         nothing = np.full(len(values), np.nan)
-        for variant, reference in asked:
+        for variant, reference in dict.fromkeys(asked):  # a contrast may be what is compared anyway
             before, after = columns.get(reference, nothing), columns[variant]
             both = ~(np.isnan(before) | np.isnan(after))
             bounds = _bounds(before, after, ends) if ends is not None and both.any() else None

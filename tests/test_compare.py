@@ -352,6 +352,14 @@ def test_a_contrast_compares_two_variants_with_each_other() -> None:
     assert {f.family for f in findings} == {3}
 
 
+def test_a_contrast_asked_for_twice_or_made_anyway_counts_once() -> None:
+    frame = many({"a": 0.5, "b": 0.1}, "nll")
+    asked = Analysis(contrasts=(("a", "b"), ("a", "b"), ("a", "full")))
+    findings = compare(frame, METRICS, analysis=asked)
+    assert [(f.variant, f.reference) for f in findings] == [("a", "full"), ("b", "full"), ("a", "b")]
+    assert {f.family for f in findings} == {3}
+
+
 # Missing values, ranks, equivalence
 
 
