@@ -230,6 +230,8 @@ def test_a_run_without_findings_or_rows_still_has_a_report(copy: Store) -> None:
         shutil.rmtree(copy.path / folder)
     page = rebuilt(copy)
     assert "No rows are stored yet" in page
+    assert "quantxai report RUN" not in page  # there is nothing to compare
+    assert ": Nothing could be compared." in (copy.path / "report.md").read_text(encoding="utf-8")
     assert Page(page).open == []
 
 

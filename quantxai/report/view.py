@@ -211,7 +211,7 @@ def _incomplete(
         found.append(
             f"{text.count(len(failures), 'recorded failure')}, in {text.listing(list(names))}: see Failures."
         )
-    if not findings:
+    if not findings and any(key.kind == "scores" and store.has(key) for key in manifest.cells):
         found.append("Variants have not been compared yet: quantxai report RUN does it.")
     return found
 
