@@ -7,7 +7,7 @@ only as far as it is what was planned.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -54,7 +54,13 @@ class AnalysisPlan(Record):
     model_digest: str | None
     parent: str
     variants: dict[str, str] = Field(description="Digest of each, controls and parent included.")
-    data: dict[str, str] = Field(description="By explainer and data set: number of items and their digest.")
+    seed: int = Field(description="It chooses the items, and everything random but calibration.")
+    data: dict[str, str] = Field(
+        description="By explainer and data set: number of items, and the data set's digest."
+    )
+    options: dict[str, str] = Field(
+        description="Digests of the options of every explainer, and of the scorers of confirmatory outcomes."
+    )
     alpha: float
     correction: str
     confirmatory: list[Outcome]
@@ -96,10 +102,12 @@ def plan_of(manifest: Manifest) -> AnalysisPlan:
         "model_digest": manifest.model.get("digest"),
         "parent": manifest.parent,
         "variants": {str(v["name"]): str(v.get("digest")) for v in manifest.variants},
+        "seed": manifest.seed,
         "data": {
             f"{e['explainer']} on {e['dataset']}": f"{e['items']} items of {e['digest']}"
             for e in manifest.explainers
         },
+        "options": _options(manifest, {scorer for scorer, _ in named & judged.keys()}),
         "alpha": analysis.alpha,
         "correction": analysis.correction,
         "confirmatory": [
@@ -116,6 +124,13 @@ def plan_of(manifest: Manifest) -> AnalysisPlan:
         "contrasts": [list(contrast) for contrast in analysis.contrasts],
     }
     return AnalysisPlan(**fields, digest=digest(fields))
+
+
+def _options(manifest: Manifest, scorers: Collection[str]) -> dict[str, str]:
+    """Return a digest of how each explainer asks, and each of some scorers scores."""
+    asked = {f"{e['explainer']} on {e['dataset']}": e for e in manifest.explainers}
+    scored = {str(s["scorer"]): s for s in manifest.scorers if s["scorer"] in scorers}
+    return {name: digest(entry.get("options")) for name, entry in {**asked, **scored}.items()}
 
 
 def write_plan(store: Store, plan: AnalysisPlan) -> None:
@@ -200,7 +215,7 @@ def plan_status(store: Store) -> PlanStatus:
 
 def _changes(plan: AnalysisPlan, now: AnalysisPlan) -> Iterator[str]:
     """Say what is asked now that was not planned, one phrase each."""
-    for name in ("model_digest", "parent", "alpha", "correction", "contrasts"):
+    for name in ("model_digest", "parent", "seed", "alpha", "correction", "contrasts"):
         if getattr(plan, name) != getattr(now, name):
             yield f"{name.replace('_', ' ')} changed from {getattr(plan, name)} to {getattr(now, name)}"
     tables: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
@@ -218,6 +233,9 @@ def _changes(plan: AnalysisPlan, now: AnalysisPlan) -> Iterator[str]:
         yield from (
             f"{noun} '{name}' changed" for name in before if before[name] != after.get(name, before[name])
         )
+    for name, options in plan.options.items():
+        if options != now.options.get(name, options):
+            yield f"options of '{name}' changed"
 
 
 def _has_results(store: Store) -> bool:

@@ -102,6 +102,20 @@ def test_further_variants_and_other_items_are_told(tmp_path: Path) -> None:
     assert "data 'counterfactual on news' changed" in sentence
 
 
+def test_another_draw_of_items_and_other_options_are_told(tmp_path: Path) -> None:
+    store = planned(tmp_path / "run")
+    manifest = store.manifest
+    first, *others = manifest.explainers
+    entries = [{**first, "options": {**first.get("options", {}), "shots": 9}}, *others]
+    scorers = [{**s, "options": {"strict": True}} for s in manifest.scorers]
+    store.write_manifest(manifest.model_copy(update={"seed": 7, "explainers": entries, "scorers": scorers}))
+    sentence = plan_status(store).sentence
+    assert f"seed changed from {manifest.seed} to 7" in sentence
+    assert "options of 'counterfactual on news' changed" in sentence
+    assert "options of 'recall' changed" in sentence
+    assert "'edits'" not in sentence  # decides nothing
+
+
 def test_a_plan_younger_than_the_first_result_is_none(tmp_path: Path) -> None:
     store = planned(tmp_path / "run", created="2026-01-02T00:00:00.000+00:00")
     assert plan_status(store).planned  # the cells of this run do not say when they were begun
