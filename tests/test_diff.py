@@ -15,6 +15,7 @@ from synthetic import QUALITY, make_run
 from typer.testing import CliRunner, Result
 
 from quantxai.cli import app
+from quantxai.commands.present import signed
 from quantxai.contrast import contrast
 from quantxai.diff import RunDiff, diff_runs
 from quantxai.errors import InputError, RunError, UnknownName
@@ -322,3 +323,11 @@ def test_the_command_compares(first: Store, call: Callable[..., Result]) -> None
     assert "estimate" in lines[0]
     assert call("compare", first.path, "gptq-3", "nf4", "--format", "cvs").exit_code == 2
     assert not [f for f in first.findings() if f.reference == "nf4"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, ""), (0, "+0.000"), (-0.0832, "-0.083"), (0.00042, "+0.00042"), (-123.456, "-123.5")],
+)
+def test_differences_are_shown_with_their_sign(value: float | None, shown: str) -> None:
+    assert signed(value) == shown

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quantxai.commands.present import columns, presented, print_json, wrapped
+from quantxai.commands.present import columns, interval, presented, print_json, signed, wrapped
 
 if TYPE_CHECKING:
     from quantxai.diff import Changed, RunDiff
@@ -98,13 +98,12 @@ _HEADING = [
 
 def _row(measured: Changed) -> list[str]:
     f = measured.finding
-    interval = "" if f.ci_low is None or f.ci_high is None else f"{_number(f.ci_low)} to {_number(f.ci_high)}"
     means = ["" if mean is None else f"{mean:.4g}" for mean in (f.reference_mean, f.variant_mean)]
-    estimate = "" if f.estimate is None else _number(f.estimate)
     changed = f"{measured.changed} of {f.n + f.n_missing}"
     p = "" if f.p_adjusted is None else f"{f.p_adjusted:.2g}"
     place = f"{f.explainer} on {f.dataset}"
-    return [f.variant, f.outcome, place, *means, estimate, interval, changed, p, f.verdict or ""]
+    found = [signed(f.estimate), interval(f.ci_low, f.ci_high)]
+    return [f.variant, f.outcome, place, *means, *found, changed, p, f.verdict or ""]
 
 
 def _items(found: RunDiff) -> str:
@@ -125,7 +124,3 @@ def _plain(text: str | None) -> str:
 def _cut(text: str | None) -> str:
     shown = _plain(text)
     return shown if len(shown) <= 40 else f"{shown[:37]}..."
-
-
-def _number(value: float) -> str:
-    return f"{value:+.3f}" if abs(value) < 100 else f"{value:+.4g}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quantxai.commands.present import columns, presented, print_json, wrapped
+from quantxai.commands.present import columns, interval, paired, presented, print_json, signed, wrapped
 
 if TYPE_CHECKING:
     from quantxai.gate import Held, Outcome
@@ -93,12 +93,10 @@ _SIGNS: dict[Held, str] = {"degraded": "-", "not measured": "?", "unresolved": "
 
 
 def _row(o: Outcome) -> list[str]:
-    interval = "" if o.ci_low is None or o.ci_high is None else f"{_number(o.ci_low)} to {_number(o.ci_high)}"
-    allowed = f">= {_number(-o.margin)}" if o.higher_is_better else f"<= {_number(o.margin)}"
-    items = f"{o.n} of {o.n + o.n_missing}" if o.n_missing else str(o.n)
-    change = "" if o.estimate is None else _number(o.estimate)
+    allowed = f">= {signed(-o.margin)}" if o.higher_is_better else f"<= {signed(o.margin)}"
     return [
-        f"{_SIGNS[o.verdict]} {o.verdict}", o.metric, o.variant or "", _place(o), change, interval, allowed, items
+        f"{_SIGNS[o.verdict]} {o.verdict}", o.metric, o.variant or "", _place(o), signed(o.estimate),
+        interval(o.ci_low, o.ci_high), allowed, paired(o.n, o.n_missing),
     ]  # fmt: skip
 
 
@@ -109,7 +107,3 @@ def _place(o: Outcome) -> str:
 def _plain(text: str) -> str:
     """A failure's message may hold what drives a terminal."""
     return "".join(c if c.isprintable() else " " for c in text)
-
-
-def _number(value: float) -> str:
-    return f"{value:+.3f}" if abs(value) < 100 else f"{value:+.4g}"

@@ -21,7 +21,19 @@ import typer
 
 from quantxai.errors import OutOfSpace, QuantxaiError
 
-__all__ = ["DEFECT", "INTERRUPTED", "columns", "complain", "presented", "print_json", "size", "wrapped"]
+__all__ = [
+    "DEFECT",
+    "INTERRUPTED",
+    "columns",
+    "complain",
+    "interval",
+    "paired",
+    "presented",
+    "print_json",
+    "signed",
+    "size",
+    "wrapped",
+]
 
 INTERRUPTED = 130
 DEFECT = 70
@@ -94,6 +106,23 @@ def wrapped(text: str, indent: int, first: str = "") -> str:
             text, width, initial_indent=" " * indent, subsequent_indent=" " * indent
         )
     return textwrap.fill(text, width, initial_indent=lead, subsequent_indent=" " * indent)
+
+
+def signed(value: float | None) -> str:
+    """Return a difference with its sign, empty where there is none."""
+    if value is None:
+        return ""
+    return f"{value:+.3f}" if value == 0 or 0.001 <= abs(value) < 100 else f"{value:+.4g}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Return an interval of a difference, empty where there is none."""
+    return "" if low is None or high is None else f"{signed(low)} to {signed(high)}"
+
+
+def paired(n: int, missing: int) -> str:
+    """Return how many items were compared: `13 of 16` where some lack a value."""
+    return f"{n} of {n + missing}" if missing else str(n)
 
 
 def size(count: float) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quantxai.commands.present import columns, presented, print_json
+from quantxai.commands.present import columns, interval, paired, presented, print_json, signed
 
 if TYPE_CHECKING:
     from quantxai.records import Finding
@@ -148,10 +148,7 @@ def _heading(variant: str, reference: str) -> list[str]:
 
 
 def _row(f: Finding) -> list[str]:
-    known = f.ci_low is not None and f.ci_high is not None
     means = ["" if mean is None else f"{mean:.4g}" for mean in (f.reference_mean, f.variant_mean)]
-    items = f"{f.n} of {f.n + f.n_missing}" if f.n_missing else str(f.n)
-    estimate = "" if f.estimate is None else f"{f.estimate:+.4g}"
-    interval = f"{f.ci_low:+.4g} to {f.ci_high:+.4g}" if known else ""
+    found = [signed(f.estimate), interval(f.ci_low, f.ci_high), paired(f.n, f.n_missing)]
     p = "" if f.p_adjusted is None else f"{f.p_adjusted:.2g}"
-    return [f.outcome, f"{f.explainer} on {f.dataset}", *means, estimate, interval, items, p, f.verdict or ""]
+    return [f.outcome, f"{f.explainer} on {f.dataset}", *means, *found, p, f.verdict or ""]
