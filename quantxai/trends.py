@@ -110,6 +110,7 @@ def _trend(
         higher_is_better=metric.higher_is_better, unit=metric.unit, method=name,
         bits=[bits for bits, _ in widths], variants=[variant for _, variant in widths],
         n=len(tau), groups=len(np.unique(groups)), tau=float(tau.mean()),
-        ci_low=interval.low if interval else None, ci_high=interval.high if interval else None,
+        ci_low=max(-1.0, interval.low) if interval else None,
+        ci_high=min(1.0, interval.high) if interval else None,
         p=statistics.sign_flip_permutation(tau, groups, analysis.resamples, rng), p_adjusted=None,
     )  # fmt: skip

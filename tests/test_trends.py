@@ -89,5 +89,12 @@ def test_only_items_with_every_width_count() -> None:
     assert trends(measured(values, "nll"), METRICS, WIDTHS) == []
 
 
+def test_the_interval_stays_within_the_range_of_tau() -> None:
+    columns = {"gptq-3": [0.0] * 4, "gptq-4": [1.0, 1.0, 1.0, -1.0], "full": [2.0, 2.0, 2.0, 0.5]}
+    (found,) = trends(measured(columns, "nll"), METRICS, WIDTHS)
+    assert found.tau == pytest.approx((3 + 1 / 3) / 4)
+    assert found.ci_low < found.tau < found.ci_high == 1
+
+
 def test_descriptive_metrics_have_no_trend() -> None:
     assert trends(measured(noisy(1.0), "length"), METRICS, WIDTHS) == []
