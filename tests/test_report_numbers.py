@@ -202,3 +202,17 @@ def test_methods_say_what_was_done(store: Store) -> None:
     assert "Jonckheere" not in " ".join(prose.methods(store.manifest, findings))
     unplanned = [f.model_copy(update={"confirmatory": False}) for f in findings]
     assert "Holm" not in " ".join(prose.methods(store.manifest, unplanned))
+    assert "those of controls" in said
+    alone = [v for v in store.manifest.variants if not v.get("control")]
+    uncontrolled = store.manifest.model_copy(update={"variants": alone})
+    assert "those of controls" not in " ".join(prose.methods(uncontrolled, findings))
+
+
+def test_margins_are_those_of_the_analysis(store: Store) -> None:
+    manifest = store.manifest
+    analysis = {**manifest.analysis, "margins": {"recall.recall": 0.123}}
+    try:
+        store.write_manifest(manifest.model_copy(update={"analysis": analysis}))
+        assert "margin ±12.3" in rebuilt(store)
+    finally:
+        store.write_manifest(manifest)

@@ -126,7 +126,7 @@ def _missing(findings: Sequence[Finding]) -> list[str]:
         return []
     worst = max(missing, key=lambda f: f.n_missing)
     found = [
-        "Where an item has no value on either side, as when an edit failed, the remaining items are "
+        "Where an item lacks a value on one side or both, as when an edit failed, the remaining items are "
         f"compared; the numbers say how many (fewest: {metric_label(worst.metric)} of {worst.variant} "
         f"on {worst.dataset}, {worst.n} of {worst.n + worst.n_missing})."
     ]

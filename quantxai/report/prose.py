@@ -87,6 +87,7 @@ def methods(
     found += filter(None, [sources(manifest, findings)])
     alpha = float(manifest.analysis.get("alpha", 0.05))
     resamples = int(manifest.analysis.get("resamples", 10_000))
+    controlled = any(entry.get("control") for entry in manifest.variants)
     found += [
         "Every variant saw the same items, prompts and stop rules, and is compared with "
         f"{manifest.parent} item by item; generation is greedy unless an option says otherwise. Items of "
@@ -98,9 +99,9 @@ def methods(
         "by exact McNemar for yes/no outcomes of independent items (McNemar 1947), otherwise by sign flips of whole "
         "groups; signed ranks of whole groups (Wilcoxon 1945; Rosner et al. 2006) are a check, on which no verdict "
         "rests.",
-        f"{_families(findings)} Equivalence is shown by two one-sided tests against the metric's margin (Schuirmann "
-        "1987), Student's t with the cluster-robust error and, for numbers, the bootstrap as well; the largest p is "
-        "corrected within the same family. A "
+        f"{_families(findings, controlled)} Equivalence is shown by two one-sided tests against the metric's margin "
+        "(Schuirmann 1987), Student's t with the cluster-robust error and, for numbers, the bootstrap as well; the "
+        "largest p is corrected within the same family. A "
         f"change is called equivalent when that p is below {alpha:g}, even where the small change is no chance; "
         f"otherwise degraded or improved when the adjusted p of no difference is below {alpha:g}; otherwise "
         "unresolved, with about how many items would settle it with 80 % power (Julious 2004). The detectable "
@@ -126,7 +127,7 @@ def methods(
     return found
 
 
-def _families(findings: Sequence[Finding]) -> str:
+def _families(findings: Sequence[Finding], controlled: bool) -> str:
     """Say how p-values were corrected, family by family."""
     asked = next((f for f in findings if f.confirmatory), None)
     others = max((f.family for f in findings if not f.confirmatory), default=0)
@@ -141,7 +142,8 @@ def _families(findings: Sequence[Finding]) -> str:
         parts.append(f"over the {count(asked.family, 'confirmatory comparison')} {ways[asked.correction]}")
     if others:
         method = "by the method of Benjamini and Hochberg 1995"
-        parts.append(f"over the exploratory ones, and over those of null controls, {method}")
+        apart = ", and over those of controls," if controlled else ""
+        parts.append(f"over the exploratory ones{apart} {method}")
     return f"p-values are corrected {listing(parts)}." if parts else "No p-value was computed."
 
 

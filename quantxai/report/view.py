@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from quantxai.analysis import with_margins
 from quantxai.analysis_plan import PlanStatus, plan_status
 from quantxai.manifest import Failure, Manifest
 from quantxai.records import Finding
@@ -86,9 +87,8 @@ def make_report(store: Store) -> Report:
     rows = {place: store.row_table(*place).to_pylist() for place in map(_place, manifest.explainers)}
     measured = {place: _part(measurements, place) for place in rows}
     beside = _controls(manifest)
-    run = Compared(
-        [manifest.parent, *variants, *controls], points, manifest.metrics, manifest.analysis, beside
-    )
+    metrics = with_margins(manifest.planned_analysis, manifest.metrics)
+    run = Compared([manifest.parent, *variants, *controls], points, metrics, manifest.analysis, beside)
     groups = [
         make_group(
             run,
