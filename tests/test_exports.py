@@ -44,6 +44,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
+def test_a_model_card_counts_its_own_calibration_seeds(store: Store) -> None:
+    run = read_results(store)
+    three, one = (to_model_card(run, name) for name in ("gptq-3", "gptq-4"))
+    assert "gptq-4 depends on a calibration sample, and fewer than three were tried" in one
+    assert "calibration sample" not in three
+    assert "Controls without quantization: full-rerun." in three  # other seeds are quantized
+
+
 def finding(**changes: Any) -> Finding:
     fields: dict[str, Any] = dict.fromkeys(Finding.model_fields)
     fields |= {

@@ -14,6 +14,7 @@ from typing import Any
 
 from quantxai.exports.results import Results
 from quantxai.records import Finding
+from quantxai.replicates import families
 from quantxai.report import prose
 from quantxai.report.caveats import caveats
 from quantxai.report.summary import places, variant_summary
@@ -152,8 +153,9 @@ def _verdicts(results: Results, variant: str) -> Iterator[str]:
 def _caveats(results: Results, variant: str, findings: Sequence[Finding]) -> list[str]:
     """Return what matters for this variant alone."""
     manifest = results.manifest
-    own = [entry for entry in manifest.variants if entry["name"] in (manifest.parent, variant)]
-    receipts = {name: receipt for name, receipt in results.receipts.items() if name == variant}
+    names = {variant, *families(manifest.variants).get(variant, ())}
+    own = [entry for entry in manifest.variants if entry["name"] in {manifest.parent, *names}]
+    receipts = {name: receipt for name, receipt in results.receipts.items() if name in names}
     return caveats(manifest.model_copy(update={"variants": own}), findings, receipts)
 
 
@@ -186,8 +188,10 @@ def _measured(results: Results) -> Iterator[str]:
             f"{entry['explainer']} on {entry['dataset']}: {count(entry['items'], 'item')} "
             f"({entry.get('task')}; {entry.get('source')}{licence})."
         )
-    if results.controls:
-        yield f"Controls without quantization: {listing(results.controls)}."
+    seeds = {name for names in families(results.manifest.variants).values() for name in names}
+    controls = [name for name in results.controls if name not in seeds]
+    if controls:
+        yield f"Controls without quantization: {listing(controls)}."
 
 
 def _list(title: str, lines: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from quantxai.analysis_plan import PlanStatus
 from quantxai.manifest import Manifest
 from quantxai.records import Finding
+from quantxai.replicates import families
 from quantxai.report.text import change, count, listing, metric_label
 from quantxai.statistics import MIN_BOOTSTRAP_CLUSTERS
 
@@ -71,18 +72,17 @@ def truncation(manifest: Manifest, truncated: Mapping[tuple[str, str], Collectio
 
 def _seeds(manifest: Manifest, receipts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the warning that one calibrated checkpoint stands for itself, not for its method."""
+    tried = families(manifest.variants)
+    others = {name for names in tried.values() for name in names[1:]}
     calibrated = {name for name, receipt in receipts.items() if receipt.get("calibration_digest")}
-    seeds: dict[str, set[Any]] = {}
-    for variant in manifest.variants:
-        if variant["name"] in calibrated:
-            seeds.setdefault(str(variant.get("method")), set()).add(variant.get("seed"))
-    few = [method for method, tried in seeds.items() if len(tried) < 3]
+    names = [name for v in manifest.variants if (name := str(v["name"])) in calibrated - others]
+    few = [name for name in names if len(calibrated.intersection(tried.get(name, ()))) < 3]
     if not few:
         return []
-    verb = "depends" if len(few) == 1 else "depend"
+    one = len(few) == 1
     return [
-        f"{listing(few)} {verb} on a calibration sample, and fewer than three were tried: the results are "
-        "about these checkpoints, not about the method."
+        f"{listing(few)} {'depends' if one else 'depend'} on a calibration sample, and fewer than three were tried: "
+        f"the results are about {'this checkpoint' if one else 'these checkpoints'}, not about the method."
     ]
 
 
