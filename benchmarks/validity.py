@@ -200,12 +200,16 @@ def single(design: Design, kind: Kind, studies: int, seed: int) -> dict[str, Any
     rng = np.random.default_rng(seed)
     null = list(simulated(design, kind, 0, studies, rng))
     error = spread(null)
-    detectable = float(np.mean([f.minimum_detectable for f in null]))
+    sizes = [f.minimum_detectable for f in null if f.minimum_detectable is not None]
     sides = (-1, 1) if kind == "skewed" else (-1,)
     half = studies // 2
     shifted = {s: list(simulated(design, kind, 2 * s * error, half, rng)) for s in sides}
     at_margin = {s: list(simulated(design, kind, 4 * s * error, half, rng, margin=4 * error)) for s in sides}
-    found = [significant(list(simulated(design, kind, s * detectable, half, rng))) for s in sides]
+    found = [
+        significant(list(simulated(design, kind, s * float(np.mean(sizes)), half, rng)))
+        for s in sides
+        if sizes
+    ]
     row = {
         "design": design.name,
         "kind": kind,
@@ -216,7 +220,7 @@ def single(design: Design, kind: Kind, studies: int, seed: int) -> dict[str, Any
         "coverage": covered(null, 0),
         "coverage_shifted": min(covered(f, 2 * s * error) for s, f in shifted.items()),
         "false_equivalence": max(significant(f, "p_equivalence") for f in at_margin.values()),
-        "power_at_detectable": min(found),
+        "power_at_detectable": min(found, default=None),
         "naive_false_positives": None,
         "naive_coverage": None,
     }
