@@ -177,7 +177,7 @@ def test_wide_and_long_results_are_split_without_loss() -> None:
 def test_controls_and_contrasts_have_columns(store: Store) -> None:
     text = (store.path / "exports/results.tex").read_text(encoding="utf-8")
     assert r"\textit{full-rerun}" in text
-    assert "controls without quantization" in text
+    assert "controls: without quantization, or with another calibration seed" in text
     assert r"gptq-4 vs.\ rtn-4" in text
     assert len(re.findall(r"\\qxcell\{", text)) == sum(f.estimate is not None for f in store.findings())
 

@@ -127,7 +127,8 @@ def _caption(results: Results, columns: Sequence[tuple[str, str]]) -> str:
     parent = latex_text(results.manifest.parent)
     model = latex_text(str(results.manifest.model.get("name", "the model")))
     shown = [name for name, _ in columns if name in results.controls]
-    control = " Columns in italics are controls without quantization." if shown else ""
+    kinds = "without quantization, or with another calibration seed"
+    control = f" Columns in italics are controls: {kinds}." if shown else ""
     return (
         f"mean change against the unquantized {model} ({parent}), paired by item, and its "
         rf"{100 * (1 - results.alpha):g}\,\% interval; differences of proportions in percentage points (pp). "
