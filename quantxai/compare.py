@@ -71,15 +71,15 @@ def compare(
     parent: str = "full",
     analysis: Analysis | None = None,
     seed: int = 0,
-    controls: Collection[str] = (),
+    apart: Sequence[Collection[str]] = (),
 ) -> list[Finding]:
     """Compare every variant with the parent, and the contrasts, on every metric of every data set.
 
     - The interval is the 1 - alpha cluster bootstrap of `statistics.bootstrap_intervals`.
     - A binary metric on independent items is tested by exact McNemar, everything else by flipping the
       signs of whole groups.
-    - Three families are corrected each by itself: the confirmatory outcomes by the analysis's correction,
-      all others by Benjamini-Hochberg, and so the null controls. Equivalence is corrected likewise.
+    - Families are corrected each by itself: the confirmatory outcomes by the analysis's correction, all others
+      by Benjamini-Hochberg, and so what is set `apart`. Equivalence is corrected likewise.
     - *equivalent*: the corrected p of two one-sided tests against the margin
       (`statistics.equivalence_tests`, and of continuous outcomes `Bootstrap.equivalence`) is below alpha,
       even where the small change is significant; otherwise *degraded* or *improved*: corrected p below
@@ -93,7 +93,7 @@ def compare(
         parent: the variant all others are compared with.
         analysis: level, margins, confirmatory outcomes and contrasts; the defaults where left out.
         seed: together with the names of the groups it decides every random number.
-        controls: variants that are null controls.
+        apart: variants whose comparisons are corrected in families of their own: null controls, further seeds.
 
     Returns:
         Sorted by explainer, data set, metric in the order of `metrics`, and variant.
@@ -106,7 +106,7 @@ def compare(
     metrics = with_margins(analysis, metrics)
     pairs = make_pairs(measurements, metrics, parent, analysis.contrasts)
     results = [_Result() for _ in pairs]
-    families = _families(pairs, confirmatory, analysis.correction, controls)
+    families = _families(pairs, confirmatory, analysis.correction, apart)
     largest = max((len(family.members) for family in families), default=0)
     patterns = max(analysis.resamples, int(np.ceil(10 * largest / analysis.alpha)))
     for batch in _batches(pairs):
@@ -131,21 +131,21 @@ def _families(
     pairs: Sequence[Pair],
     confirmatory: Collection[tuple[str, str]],
     correction: Correction,
-    controls: Collection[str],
+    apart: Sequence[Collection[str]],
 ) -> list[_Family]:
-    named: list[int] = []
-    others: list[int] = []
-    null: list[int] = []
+    named, others = _Family([], correction, confirmatory=True), _Family([], "benjamini-hochberg")
+    alone = [_Family([], "benjamini-hochberg") for _ in apart]
     for index, pair in enumerate(pairs):
         if pair.test == "none":
             continue
-        is_control = pair.variant in controls or pair.reference in controls
-        (null if is_control else named if pair.series[2:] in confirmatory else others).append(index)
-    return [
-        _Family(named, correction, confirmatory=True),
-        _Family(others, "benjamini-hochberg"),
-        _Family(null, "benjamini-hochberg"),
-    ]
+        own = [
+            family
+            for family, names in zip(alone, apart, strict=True)
+            if {pair.variant, pair.reference} & {*names}
+        ]
+        family = named if pair.series[2:] in confirmatory else others
+        (own[0] if own else family).members.append(index)
+    return [named, others, *alone]
 
 
 def _batches(pairs: Sequence[Pair]) -> Iterable[list[int]]:

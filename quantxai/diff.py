@@ -185,7 +185,9 @@ def _measured(
         }
     )
     # There is no parent here, only contrasts: its pairs are empty and left out again.
-    found = compare(pd.concat(sides), metrics, "", Analysis.model_validate(settings), manifest.seed, controls)
+    found = compare(
+        pd.concat(sides), metrics, "", Analysis.model_validate(settings), manifest.seed, [controls]
+    )
     counts = both.groupby(["variant", *SERIES])["changed"].sum()
     order = {str(v["name"]): place for place, v in enumerate(manifest.variants)}
     result = []

@@ -379,12 +379,14 @@ def compare_run(store: Store) -> None:
         analysis = analysis.model_copy(update={"confirmatory": ()})
     seed = int(manifest.analysis.get("seed", 0))
     measurements = store.measurements()
-    controls = [v["name"] for v in manifest.variants if v.get("control")]
-    findings = compare(measurements, metrics, manifest.parent, analysis, seed, controls)
+    seeds = families(manifest.variants)
+    # Further seeds quantize: among the null controls they would make the correction of these milder.
+    further = {name for names in seeds.values() for name in names[1:]}
+    null = {v["name"] for v in manifest.variants if v.get("control")} - further
+    findings = compare(measurements, metrics, manifest.parent, analysis, seed, [null, further])
     store.write_results(Finding, findings)
     widths = methods_by_bits(manifest.variants, store.receipts(), manifest.parent)
     store.write_results(Trend, trends(measurements, metrics, widths, analysis, seed))
-    seeds = families(manifest.variants)
     store.write_results(
         ReplicatedFinding, replicated(measurements, metrics, seeds, manifest.parent, analysis)
     )

@@ -287,13 +287,26 @@ def test_controls_are_a_family_of_their_own() -> None:
     beside = measured({"full": list(full), **values}, "nll")
 
     alone = {f.variant: f.p_adjusted for f in compare(plain, METRICS)}
-    found = {f.variant: f for f in compare(beside, METRICS, controls=["noise", "rerun", "other"])}
+    found = {f.variant: f for f in compare(beside, METRICS, apart=[["noise", "rerun", "other"]])}
 
     for name in ("a", "b"):
         assert found[name].p_adjusted == pytest.approx(alone[name], rel=0.2)
         assert found[name].p_adjusted <= 2 * found[name].p + 1e-12  # type: ignore[operator]
     smallest = min((found[n] for n in ("noise", "rerun", "other")), key=lambda f: f.p or 1)
     assert smallest.p_adjusted == pytest.approx(min(1, 3 * smallest.p))  # type: ignore[operator]
+
+
+def test_further_seeds_do_not_make_the_correction_of_null_controls_milder() -> None:
+    rng = np.random.default_rng(1)
+    full = rng.normal(size=40)
+    shifts = {"rerun": 0.15, "again": 0.0, "seed-1": 2.0, "seed-2": 2.0}
+    values = {name: list(full + rng.normal(shift, 0.5, 40)) for name, shift in shifts.items()}
+    frame = measured({"full": list(full), **values}, "nll")
+    found = {f.variant: f for f in compare(frame, METRICS, apart=[["rerun", "again"], ["seed-1", "seed-2"]])}
+    assert {name: f.family for name, f in found.items()} == dict.fromkeys(shifts, 2)
+    smaller, larger = sorted(found[name].p for name in ("rerun", "again"))
+    adjusted = sorted(found[name].p_adjusted for name in ("rerun", "again"))
+    assert adjusted == pytest.approx([min(2 * smaller, larger), larger])
 
 
 # Families
