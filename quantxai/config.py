@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from quantxai.analysis import Analysis, confirmatory_outcomes, with_margins
 from quantxai.errors import ConfigError, InputError, nearest
 from quantxai.methods import Explainer, MatchedControl, Method, Quantizer, Scorer
 from quantxai.records import Record, digest
-from quantxai.validation import entry_name, validate
+from quantxai.validation import entry_name, read_toml, validate
 
 __all__ = [
     "Calibration",
@@ -245,16 +244,7 @@ def load_config(path: Path) -> SweepConfig:
         ConfigError: the file is missing, not TOML, or asks for something that does not exist; the
             message names the file, the key, what is allowed and the nearest match.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: no such file. Write a commented example with: quantxai init {path}"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    table = read_toml(path, f"Write a commented example with: quantxai init {path}")
     return parse_config(table, str(path))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import Field, field_validator
 from quantxai.errors import ConfigError, nearest
 from quantxai.manifest import Manifest
 from quantxai.records import Metric, Record
-from quantxai.validation import entry_name, validate
+from quantxai.validation import entry_name, read_toml, validate
 
 __all__ = ["Asked", "Part", "Policy", "Requirement", "expand", "load_policy", "parse_policy"]
 
@@ -107,14 +106,7 @@ def load_policy(path: Path) -> Policy:
         ConfigError: the file is missing, unreadable, not TOML, or holds another key or value than a
             policy may; the message names the file, the key, what is allowed and the nearest match.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file. docs/gate.md shows what a policy looks like.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    table = read_toml(path, "docs/gate.md shows what a policy looks like.")
     return parse_policy(table, str(path))
 
 

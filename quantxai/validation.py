@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -10,7 +12,7 @@ from pydantic import ValidationError
 from quantxai.errors import ConfigError, nearest
 from quantxai.records import Record
 
-__all__ = ["entry_name", "validate"]
+__all__ = ["entry_name", "read_toml", "validate"]
 
 R = TypeVar("R", bound=Record)
 
@@ -18,6 +20,26 @@ R = TypeVar("R", bound=Record)
 def entry_name(key: str, index: int) -> str:
     """Return how messages name an entry of a list of tables, counted from 1: `[[variants]] no. 2`."""
     return f"[[{key}]] no. {index + 1}"
+
+
+def read_toml(path: Path, without: str) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Args:
+        path: the file.
+        without: what to do where there is none, a sentence.
+
+    Raises:
+        ConfigError: it is missing, unreadable or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file. {without}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
 def validate(record: type[R], value: Mapping[str, Any], where: str, also: list[str] | None = None) -> R:
