@@ -192,7 +192,9 @@ def plan_status(store: Store) -> PlanStatus:
     try:
         plan = read_plan(store)
     except RunError as error:
-        return PlanStatus(False, f"Exploratory: {error}", None, None)
+        # Reports and exports travel: no path of this machine in them.
+        reason = str(error).replace(str(store.path / FILE), FILE)
+        return PlanStatus(False, f"Exploratory: {reason}", None, None)
     if plan is None:
         text = "Exploratory: no analysis plan was written before the first result."
         return PlanStatus(False, text, None, None)

@@ -147,7 +147,8 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
         read_plan(store)
     assert not plan_status(store).planned
     file.write_text("{}")
-    assert "cannot be read" in plan_status(store).sentence
+    assert "'analysis-plan.json' cannot be read" in plan_status(store).sentence
+    assert str(tmp_path) not in plan_status(store).sentence
 
 
 def test_results_keep_a_plan_from_being_written(tmp_path: Path) -> None:
