@@ -192,8 +192,7 @@ def plan_status(store: Store) -> PlanStatus:
     try:
         plan = read_plan(store)
     except RunError as error:
-        # Reports and exports travel: no path of this machine in them.
-        reason = str(error).replace(str(store.path / FILE), FILE)
+        reason = str(error).replace(str(store.path / FILE), FILE)  # reports travel, paths do not
         return PlanStatus(False, f"Exploratory: {reason}", None, None)
     if plan is None:
         text = "Exploratory: no analysis plan was written before the first result."
