@@ -25,6 +25,7 @@ __all__ = [
     "AnalysisPlan",
     "Outcome",
     "PlanStatus",
+    "changes",
     "keep_plan",
     "plan_of",
     "plan_status",
@@ -161,7 +162,7 @@ def keep_plan(store: Store) -> AnalysisPlan | None:
     if _has_results(store):
         return None
     plan, earlier = plan_of(store.manifest), read_plan(store)
-    if earlier is not None and not list(_changes(earlier, plan)):
+    if earlier is not None and not changes(earlier, plan):
         return None
     write_plan(store, plan)
     return plan
@@ -198,13 +199,13 @@ def plan_status(store: Store) -> PlanStatus:
         text = "Exploratory: no analysis plan was written before the first result."
         return PlanStatus(False, text, None, None)
     started = _first_result(store)
-    changes = list(_changes(plan, plan_of(store.manifest)))
+    changed = changes(plan, plan_of(store.manifest))
     mark = f"plan {plan.digest[:12]}, written {plan.created}"
     if started is not None and datetime.fromisoformat(plan.created).timestamp() > started:
         text = f"Exploratory: the analysis plan ({mark}) is younger than the first result."
         return PlanStatus(False, text, plan.digest, plan.created)
-    if changes:
-        text = f"Exploratory: not what was planned ({mark}): {'; '.join(changes)}."
+    if changed:
+        text = f"Exploratory: not what was planned ({mark}): {'; '.join(changed)}."
         return PlanStatus(False, text, plan.digest, plan.created)
     if not plan.confirmatory:
         text = f"Exploratory: the analysis plan ({mark}) names no confirmatory outcome."
@@ -212,6 +213,11 @@ def plan_status(store: Store) -> PlanStatus:
     names = ", ".join(outcome.outcome for outcome in plan.confirmatory)
     text = f"Planned before the first result ({mark}): confirmatory are {names}; all else is exploratory."
     return PlanStatus(True, text, plan.digest, plan.created)
+
+
+def changes(plan: AnalysisPlan, now: AnalysisPlan) -> list[str]:
+    """Return what is asked now that was not planned, one phrase each."""
+    return list(_changes(plan, now))
 
 
 def _changes(plan: AnalysisPlan, now: AnalysisPlan) -> Iterator[str]:

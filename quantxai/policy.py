@@ -200,7 +200,6 @@ def _variants(required: Requirement, index: int, manifest: Manifest) -> list[str
 
 def _check_name(name: str, allowed: Collection[str], what: str, index: int) -> None:
     if name not in allowed:
-        raise ConfigError(
-            f"{entry_name('require', index)}: the run has no {what} '{name}'.{nearest(name, allowed)} "
-            f"It has: {', '.join(dict.fromkeys(allowed)) or 'none'}."
-        )
+        # There may be dozens: all are told only where none is near.
+        instead = nearest(name, allowed) or f" It has: {', '.join(dict.fromkeys(allowed)) or 'none'}."
+        raise ConfigError(f"{entry_name('require', index)}: the run has no {what} '{name}'.{instead}")

@@ -12,9 +12,11 @@ from typing import Any, Protocol
 from quantxai import conditions, machine
 from quantxai.analysis_plan import (
     AnalysisPlan,
+    changes,
     keep_plan,
     plan_of,
     plan_status,
+    read_plan,
     refuse_results,
     write_plan,
 )
@@ -193,11 +195,14 @@ class _Sweep:
 
     def _keep_plan(self) -> None:
         """Write down what is to be decided, before there is a result."""
+        earlier = read_plan(self.store)
         plan = keep_plan(self.store)
-        if plan is not None:
-            self.progress.line(
-                f"analysis plan {plan.digest[:12]} written: {count(len(plan.confirmatory), 'confirmatory outcome')}"
-            )
+        if plan is None:
+            return
+        told = f"analysis plan {plan.digest[:12]} written: {count(len(plan.confirmatory), 'confirmatory outcome')}"
+        if earlier is not None:
+            told += f", in place of {earlier.digest[:12]}: {'; '.join(changes(earlier, plan))}"
+        self.progress.line(told)
 
     def _check_stored(self) -> None:
         corrupt = self.store.corrupt()

@@ -76,15 +76,17 @@ def trends(
         return found
     for series, metric, values, groups in series_of(measurements, metrics):
         for method, widths in methods.items():
-            names = [name for _, name in widths]
-            if metric.higher_is_better is None or not set(names) <= set(values.columns):
+            # A width that failed leaves the others a trend, if they are enough.
+            measured = [(bits, name) for bits, name in widths if name in values.columns]
+            if metric.higher_is_better is None or len(measured) < MIN_WIDTHS or measured[-1] != widths[-1]:
                 continue
+            names = [name for _, name in measured]
             table = values[names].to_numpy()
             complete = ~np.isnan(table).any(1)
             if complete.any():
                 found.append(
                     _trend(
-                        series, metric, (method, widths), table[complete], groups[complete], analysis, seed
+                        series, metric, (method, measured), table[complete], groups[complete], analysis, seed
                     )
                 )
     corrected = statistics.adjusted([trend.p for trend in found], "benjamini-hochberg")

@@ -9,7 +9,16 @@ import pytest
 import synthetic
 from typer.testing import CliRunner
 
-from quantxai.analysis_plan import FILE, AnalysisPlan, keep_plan, plan_of, plan_status, read_plan, write_plan
+from quantxai.analysis_plan import (
+    FILE,
+    AnalysisPlan,
+    changes,
+    keep_plan,
+    plan_of,
+    plan_status,
+    read_plan,
+    write_plan,
+)
 from quantxai.cli import app
 from quantxai.errors import RunError
 from quantxai.records import digest
@@ -168,6 +177,7 @@ def test_a_sweep_keeps_a_plan_that_says_the_same_and_replaces_another(tmp_path: 
     assert keep_plan(store) is None
     change(store, alpha=0.01)
     second = keep_plan(store)
+    assert changes(first, second) == ["alpha changed from 0.05 to 0.01"]
     assert second is not None
     assert second.digest != first.digest
     assert read_plan(store) == second

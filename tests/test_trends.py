@@ -96,5 +96,14 @@ def test_the_interval_stays_within_the_range_of_tau() -> None:
     assert found.ci_low < found.tau < found.ci_high == 1
 
 
+def test_a_width_that_failed_leaves_the_others_a_trend() -> None:
+    four = {"gptq": [(2.0, "gptq-2"), *WIDTHS["gptq"]]}
+    (found,) = trends(measured(noisy(1.0), "nll"), METRICS, four)
+    assert found.variants == ["gptq-3", "gptq-4", "full"]
+    values = {"gptq-2": [0.0] * 30, **noisy(1.0)}
+    del values["full"]
+    assert trends(measured(values, "nll"), METRICS, four) == []
+
+
 def test_descriptive_metrics_have_no_trend() -> None:
     assert trends(measured(noisy(1.0), "length"), METRICS, WIDTHS) == []

@@ -73,7 +73,9 @@ def _text(found: RunDiff) -> str:
     if moved:
         lines += [columns([_HEADING, *map(_row, moved)], right=(3, 4, 5)), ""]
     same = len(found.measured) - len(moved)
-    lines.append(f"{same} of {len(found.measured)} metrics of a variant have the same value on every item.")
+    lines.append(
+        f"{same} of {len(found.measured)} comparisons (variant, metric, data set) have the same value on every item."
+    )
     lines.append(
         "All comparisons are exploratory; p is corrected over all of them (Benjamini-Hochberg)."
         if moved

@@ -104,7 +104,7 @@ def _few_groups(findings: Sequence[Finding], alpha: float) -> list[str]:
     if hopeless:
         found.append(
             f"Some results rest on so few independent groups of items ({_by_dataset(hopeless)}) that no change, "
-            "however large, could be told from chance by itself."
+            "however large, could be told from chance once corrected for the number of comparisons."
         )
     wide = {dataset: groups for dataset, groups in few.items() if dataset not in hopeless}
     if wide:

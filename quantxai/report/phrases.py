@@ -250,8 +250,14 @@ def trend_sentence(trend: Trend, alpha: float) -> str:
     said = f"{better} with more bits" if trend.p_adjusted < alpha else "no trend over bits beyond chance"
     interval = ""
     if trend.ci_low is not None and trend.ci_high is not None:
-        ends = f"{trend.ci_low:+.2f} to {trend.ci_high:+.2f}"
+        ends = f"{_signed(trend.ci_low)} to {_signed(trend.ci_high)}"
         interval = f", {100 * (1 - alpha):g}\N{NO-BREAK SPACE}% CI {ends}"
     p = p_value(trend.p_adjusted)
-    numbers = f"τ {trend.tau:+.2f}{interval}, adjusted p {p}"
+    numbers = f"τ {_signed(trend.tau)}{interval}, adjusted p {p}"
     return f"{trend.method}: {said} ({numbers.replace('-', MINUS)})"
+
+
+def _signed(tau: float) -> str:
+    """Return a tau with its sign, and none at 0."""
+    text = f"{tau:+.2f}"
+    return text if float(text) else "0.00"
