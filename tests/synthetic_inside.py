@@ -182,7 +182,7 @@ def _manifest(variants: Sequence[str], cells: list[CellKey]) -> Manifest:
         host={"system": "Linux x86_64", "cores": 2, "gpus": []},
         variants=described, explainers=explainers,
         scorers=[{"scorer": s, "version": 1, "options": {}, "metrics": m} for s, m in SCORERS.items()],
-        analysis={"alpha": 0.05, "resamples": 500, "seed": 0, "margins": {}}, cells=cells,
+        analysis={"alpha": 0.05, "resamples": 1000, "seed": 0, "margins": {}}, cells=cells,
     )  # fmt: skip
 
 
