@@ -385,10 +385,11 @@ def compare_run(store: Store) -> None:
     seed = int(manifest.analysis.get("seed", 0))
     measurements = store.measurements()
     seeds = families(manifest.variants)
-    # Further seeds quantize: among the null controls they would make the correction of these milder.
+    # Further seeds and noise change the weights: among reruns they would make the correction of these milder.
     further = {name for names in seeds.values() for name in names[1:]}
-    null = {v["name"] for v in manifest.variants if v.get("control")} - further
-    findings = compare(measurements, metrics, manifest.parent, analysis, seed, [null, further])
+    noise = {v["name"] for v in manifest.variants if v.get("method") == "noise"}
+    null = {v["name"] for v in manifest.variants if v.get("control")} - further - noise
+    findings = compare(measurements, metrics, manifest.parent, analysis, seed, [null, noise, further])
     store.write_results(Finding, findings)
     widths = methods_by_bits(manifest.variants, store.receipts(), manifest.parent)
     store.write_results(Trend, trends(measurements, metrics, widths, analysis, seed))
