@@ -243,7 +243,7 @@ def test_the_command_prints_what_differs(first: Store, second: Store, call: Call
     same = call("diff", first.path, second.path)
     assert same.exit_code == 0
     assert "Versions, machine and settings are the same" in same.stdout
-    assert f"{4 * 19} of {4 * 19} metrics of a variant have the same value" in same.stdout
+    assert f"{4 * 19} of {4 * 19} comparisons (variant, metric, data set) have the same value" in same.stdout
     rewrite(
         second, cell(second, "rows", "nf4", "relations"), lambda row: {**row, "completion": "\x1b[31mred\n"}
     )
