@@ -1,0 +1,1 @@
+"""Participants and answers: SQLAlchemy's tables, and the migrations that made them."""
