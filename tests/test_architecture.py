@@ -157,7 +157,7 @@ def test_a_wrong_arrow_is_found(file: str, source: str) -> None:
     [
         ("quantizers/x.py", "import quantxai.methods\nfrom quantizers.gptq import GPTQ\nfrom . import awq"),
         ("explainers/x.py", "from .labels import judge\nimport torch_like"),
-        ("quantxai/cli.py", "def study():\n    import userstudy"),
+        ("quantxai/commands/study/new.py", "def new():\n    import userstudy"),
         ("quantxai/x.py", "from quantxai import quantizers_of_mine"),
     ],
 )
