@@ -56,6 +56,9 @@ class Question(Record):
     low: Localized = Field("", description="likert: what the lowest point means.")
     high: Localized = Field("", description="likert: what the highest point means.")
     required: bool = Field(True, description="Whether the page can be left without an answer.")
+    higher_is_better: bool = Field(
+        True, description="likert: whether more points are better; decides between degraded and improved."
+    )
 
     @property
     def numeric(self) -> bool:
