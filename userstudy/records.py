@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from quantxai.records import Record
+from userstudy.settings import DesignSettings
 
 __all__ = ["Attention", "Design", "Form", "Origin", "Part", "Planned", "Stimulus", "TrialKind"]
 
@@ -82,6 +83,9 @@ class Design(Record):
     reference: str = Field(description="The variant the others are compared with.")
     forms: tuple[Form, ...]
     attention: tuple[Attention, ...] = ()
+    drawn_with: DesignSettings | None = Field(
+        None, description="The [design] of study.toml it was drawn with: a later change needs a new draw."
+    )
 
 
 class Origin(Record):

@@ -30,6 +30,7 @@ from quantxai.errors import ConfigError, InputError
 from quantxai.files import write_atomically
 from quantxai.records import Record, digest
 from quantxai.validation import read_toml, validate
+from userstudy.attention import fitted
 from userstudy.records import Design, Origin, Stimulus
 from userstudy.settings import StudySettings
 
@@ -65,6 +66,7 @@ class Study:
         if not (study.path / "study.toml").is_file():
             raise InputError(f"'{path}' is no study directory: it has no study.toml. {_NEW}")
         _ = study.settings, study.stimuli, study.design
+        study._check_drawn()
         return study
 
     @cached_property
@@ -88,8 +90,10 @@ class Study:
 
     @cached_property
     def design(self) -> Design:
-        """The forms."""
-        return self._record("design.json", Design)
+        """The forms; attention checks prescribe answers to the questions as they now are."""
+        design = self._record("design.json", Design)
+        attention = fitted(design.attention, self.stimuli, self.settings)
+        return design.model_copy(update={"attention": attention})
 
     @cached_property
     def origin(self) -> Origin:
@@ -130,6 +134,20 @@ class Study:
         write_atomically(self.path / "material.json", _STIMULI.dump_json(stimuli, indent=1))
         for name, record in (("design.json", design), ("origin.json", origin)):
             write_atomically(self.path / name, record.model_dump_json(indent=1).encode())
+
+    def _check_drawn(self) -> None:
+        drawn, now = self.design.drawn_with, self.settings.design
+        changed = [
+            key for key in type(now).model_fields if drawn and getattr(drawn, key) != getattr(now, key)
+        ]
+        changed = [f"design.{key}" for key in changed]
+        if self.settings.analysis.reference != self.design.reference:
+            changed.append("analysis.reference")
+        if changed:
+            raise ConfigError(
+                f"{self.path / 'study.toml'}: {', '.join(changed)} has changed since the design was drawn. "
+                f"Draw it again with: quantxai study draw {self.path}"
+            )
 
     def _record(self, name: str, kind: type[_R]) -> _R:
         try:
