@@ -26,15 +26,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_collection_finish() -> None:
-    """Spare the garbage collector what imports made: libraries ask for full collections again and again."""
-    gc.collect()
-    gc.freeze()
-
-
 def pytest_sessionfinish() -> None:
     """Let libraries take down at exit what they set up; some complain otherwise."""
     gc.unfreeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def spared() -> None:
+    """Spare the garbage collector what is there already, such as torch and all that it imports.
+
+    Holm's correction in statsmodels asks for a full collection each time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
