@@ -186,6 +186,12 @@ class StudySettings(Record):
             )
         return self
 
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Names of parts that no page shows, since a question has participants guess what they say."""
+        guessed = any(question.kind == "label" for question in self.questions)
+        return frozenset({"label", "target"}) if guessed else frozenset()
+
     def question(self, name: str) -> Question:
         """Return the question of that id (KeyError where there is none)."""
         found: Mapping[str, Question] = {question.id: question for question in self.questions}
