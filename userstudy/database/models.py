@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import JSON, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import JSON, Double, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = ["Admission", "Answer", "Attempt", "Base", "Event", "Exclusion", "Identity", "Participant", "Trial"]
@@ -78,7 +78,7 @@ class Trial(Base):
     position: Mapped[int]
     kind: Mapped[str]  # rating, repeat, attention
     stimuli: Mapped[list[str]] = mapped_column(JSON)  # shown left to right
-    seconds: Mapped[float]  # on the page, while it was visible
+    seconds: Mapped[float] = mapped_column(Double)  # on the page, while it was visible
     shown_at: Mapped[datetime | None]
     left_at: Mapped[datetime | None]
 
