@@ -10,25 +10,23 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-from pydantic import Field
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from quantxai.records import Record
 from userstudy import enrolment
 from userstudy.access import Access
 from userstudy.answering import checked_key, checked_seconds, checked_value, progress
 from userstudy.database.engine import forget, lock_enrolment, transaction
-from userstudy.database.models import Answer, Event, Exclusion, Identity, Participant, Trial
+from userstudy.database.models import Answer, Event, Identity, Participant, Trial
 from userstudy.errors import StudyError
-from userstudy.pages import Pages, View
+from userstudy.leaving import complete, erase
+from userstudy.pages import Page, Pages, View
 from userstudy.study import Study
 from userstudy.tokens import keyed_hash
 
-__all__ = ["Prolific", "Sessions", "now"]
-
-_LETTERS = "ACDEFGHJKLMNPQRTUVWXY34679"  # none that is read as another
+__all__ = ["Page", "Prolific", "Sessions", "View", "now"]
 
 
 def now() -> datetime:
@@ -36,12 +34,15 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-class Prolific(Record):
-    """Who a participant is on Prolific, as its link says."""
+class Prolific(NamedTuple):
+    """Who a participant is on Prolific, as its link says; stored as keyed hashes only."""
 
-    participant: str = Field(min_length=1, max_length=128, description="PROLIFIC_PID")
-    study: str = Field(max_length=128, description="STUDY_ID")
-    session: str = Field(min_length=1, max_length=128, description="SESSION_ID: who knows it may resume.")
+    participant: str
+    """PROLIFIC_PID"""
+    study: str
+    """STUDY_ID"""
+    session: str
+    """SESSION_ID: who knows it may resume."""
 
 
 class Sessions:
@@ -238,10 +239,7 @@ class Sessions:
                 if not all(self._complete(session, participant)):
                     raise StudyError("invalid_answer", "a page lacks an answer")
                 self._leave(participant, _trial(session, participant, participant.position), spent)
-                code = self.study.settings.recruitment.completion_code
-                participant.code = code or "".join(secrets.choice(_LETTERS) for _ in range(8))
-                participant.status, participant.stage = "completed", "debrief"
-                participant.ended_at = self._clock()
+                complete(participant, self.study.settings.recruitment.completion_code, self._clock())
                 self._note(session, participant, "finished")
             return self._view(session, participant)
 
@@ -249,14 +247,8 @@ class Sessions:
         """Delete all a participant has given, for good; what remains is that somebody has withdrawn."""
         with transaction(self.engine) as session:
             participant = self._access.find(session, token, lock=True)
-            if participant.status == "withdrawn":
-                return
-            for table in (Answer, Trial, Event, Identity, Exclusion):
-                session.execute(delete(table).where(table.participant_id == participant.id))
-            participant.status, participant.ended_at = "withdrawn", self._clock()
-            participant.language, participant.position, participant.check_failures = "", 0, 0
-            participant.seed, participant.code, participant.device = 0, None, None
-            participant.consented_at = participant.seen_at = None
+            if participant.status != "withdrawn":
+                erase(session, participant, self._clock())
         forget(self.engine)
 
     def language(self, token: str, code: str) -> View:
@@ -281,6 +273,8 @@ class Sessions:
     def _hashes(self, identity: Prolific | None) -> tuple[str, str] | None:
         if identity is None:
             return None
+        if not (identity.participant and identity.session):
+            raise StudyError("link_invalid", "the link lacks PROLIFIC_PID or SESSION_ID")
         secret = self.study.secret
         person = keyed_hash(secret, "prolific-participant", identity.participant)
         return person, keyed_hash(secret, "prolific-session", f"{identity.study}\0{identity.session}")
