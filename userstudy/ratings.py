@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["COLUMNS"]
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from userstudy.records import Attention, Stimulus
+from userstudy.settings import Question
+from userstudy.study import Study
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+__all__ = ["COLUMNS", "ratings"]
 
 COLUMNS: dict[str, str] = {
     "participant": "number, from 1",
@@ -29,3 +41,95 @@ COLUMNS: dict[str, str] = {
     "at": "UTC, when the answer came",
     "excluded": "why its participant is set aside by hand; empty where not",
 }
+
+_DESCRIBED = ("item", "group", "explainer", "dataset", "variant", "label", "outcome")
+_CHOSEN = {"left": 0, "right": 1}
+
+
+def ratings(study: Study, engine: Engine, kind: str | None = None) -> pd.DataFrame:
+    """Return the latest answer to each question, by participant, position and question.
+
+    Left out are answers that were replaced or emptied, those of withdrawn participants and of previews, what the
+    material no longer has, and of an attention check all questions but the one whose answer it prescribes.
+
+    Args:
+        study: what was asked about what.
+        engine: of `open_database`.
+        kind: human or simulated participants, which are never mixed: humans where there are any, unless
+            said otherwise.
+
+    Returns:
+        The columns of `COLUMNS`, a row an answer.
+
+    Raises:
+        StudyError: kind unavailable: the database cannot be used.
+    """
+    from userstudy.database.engine import transaction
+    from userstudy.database.queries import answered, reasons, whose
+
+    with transaction(engine, write=False) as session:
+        chosen = kind or whose(session)
+        rows = answered(session, chosen)
+        excluded = reasons(session)
+    reader = _Reader(study)
+    places = {question.id: place for place, question in enumerate(study.settings.questions)}
+    found = [
+        {**row, "excluded": excluded.get(row["participant"], "")}
+        for given in rows
+        for row in reader.rows(given)
+    ]
+    found.sort(key=lambda row: (row["participant"], row["position"], places[row["question"]]))
+    table = pd.DataFrame(found, columns=list(COLUMNS))
+    return table.astype({"value": float, "seconds": float, "at": "datetime64[us]"})
+
+
+class _Reader:
+    """Turns answers as stored into rows of the table.
+
+    Args:
+        study: what they are about.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._checks = {check.id: check for check in study.design.attention}
+        self._questions = {question.id: question for question in study.settings.questions}
+
+    def rows(self, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the row of an answer, nothing where it is none of the table's."""
+        shown: list[str] = given.pop("stimuli")
+        question = self._questions.get(given["question"])
+        check = self._checks.get(shown[0])
+        about = self._about([check.stimulus] if check else shown)
+        if question is None or about is None or (check and check.question != question.id):
+            return
+        value = _passed(check, given["text"]) if check else self._value(question, given["text"], shown, about)
+        yield {
+            **given,
+            **{name: getattr(about, name) for name in _DESCRIBED},
+            "stimulus": check.id if check else about.id,
+            "scale": question.kind,
+            "value": value,
+        }
+
+    def _about(self, shown: list[str]) -> Stimulus | None:
+        """The stimulus an answer is about: of a pair, the one that is not the reference's."""
+        found = [self._study.stimuli.get(stimulus) for stimulus in shown]
+        others = [s for s in found if s is None or s.variant != self._study.design.reference]
+        return (others or found)[0] if None not in found else None
+
+    def _value(self, question: Question, text: str, shown: list[str], about: Stimulus) -> float | None:
+        if question.kind == "likert":
+            return float(text) if text.isdigit() else None
+        if question.kind == "label":
+            return None if about.answer is None else float(text == about.answer)
+        if question.kind == "pairwise":
+            if text == "same":
+                return 0.0
+            side = _CHOSEN.get(text)
+            return None if side is None else 1.0 if shown[side] == about.id else -1.0
+        return None
+
+
+def _passed(check: Attention, text: str) -> float:
+    return float(text == check.answer)
