@@ -1,0 +1,69 @@
+"""The headers that tell a browser what these pages may do."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable
+
+__all__ = ["NO_SCRIPT", "SECURITY", "content_security_policy", "inline_scripts", "script_hash"]
+
+SECURITY: dict[str, str] = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",  # the participant's link is the address
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=(), browsing-topics=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Robots-Tag": "noindex, nofollow",
+}
+"""Sent with every response."""
+
+NO_SCRIPT = (
+    "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+"""Of pages that are markup and one style sheet: the admin's."""
+
+_INLINE = re.compile(rb"<script(?![^>]*\ssrc\s*=)[^>]*>(.*?)</script>", re.DOTALL | re.IGNORECASE)
+
+
+def script_hash(script: bytes) -> str:
+    """Return how a policy names an inline script: by its SHA-256."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
+
+
+def inline_scripts(page: bytes) -> list[bytes]:
+    """Return the inline scripts of a page, as they stand between their tags."""
+    return _INLINE.findall(page)
+
+
+def content_security_policy(scripts: Iterable[bytes], frame_ancestors: str) -> str:
+    """Return the policy of the participant's page, as strict as Gradio works with.
+
+    Only the inline scripts the server itself wrote run (by hash), so that markup that slipped through
+    could start nothing. Gradio compiles the code of its events in the browser, hence 'unsafe-eval', and
+    sets styles on elements, hence 'unsafe-inline' for styles. Nothing is loaded from, or sent to,
+    another host.
+
+    Args:
+        scripts: the page's inline scripts.
+        frame_ancestors: who may embed the page: 'none', or origins.
+    """
+    allowed = " ".join(dict.fromkeys(script_hash(script) for script in scripts))
+    return "; ".join(
+        (
+            "default-src 'self'",
+            f"script-src 'self' 'unsafe-eval' {allowed}".rstrip(),
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data:",
+            "font-src 'self' data:",
+            "connect-src 'self'",
+            "worker-src 'none'",
+            "frame-src 'none'",
+            "object-src 'none'",
+            "base-uri 'none'",
+            "form-action 'self'",
+            f"frame-ancestors {frame_ancestors}",
+        )
+    )
