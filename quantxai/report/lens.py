@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from quantxai import __version__
 from quantxai.lens import Lens, Reading, agrees_from, differs
-from quantxai.report import _environment, _hash, _resource
+from quantxai.report.rendering import environment, resource, self_contained
 from quantxai.report.plots import SHAPES, shape, ticks
 from quantxai.report.text import listing, significant
 
@@ -104,15 +104,12 @@ def _chance(layer: Any) -> str:
 
 def lens_page(lens: Lens) -> bytes:
     """Return the page: one HTML file, complete in itself."""
-    style = _resource("report.css") + _resource("lens.css")
     rendered = (
-        _environment()
+        environment()
         .get_template("lens.html.j2")
         .render(
             lens=lens,
             version=__version__,
-            style=style,
-            style_hash=_hash(style),
             headline=unparted(headline(lens)),
             summaries=[unparted(summary(lens, variant)) for variant in lens.variants],
             figures=_figures(lens),
@@ -122,6 +119,7 @@ def lens_page(lens: Lens) -> bytes:
             visible=visible,
             quoted=quoted,
             significant=significant,
+            **self_contained([resource("report.css"), resource("lens.css")]),
         )
     )
     return rendered.encode("utf-8", "replace")
