@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from quantxai import __version__
 from quantxai.lens import Lens, Reading, agrees_from, differs
-from quantxai.report.rendering import environment, resource, self_contained
 from quantxai.report.plots import SHAPES, shape, ticks
+from quantxai.report.rendering import environment, resource, self_contained
 from quantxai.report.text import listing, significant
 
 __all__ = ["headline", "lens_page", "probability", "quoted", "summary", "unparted", "visible"]
