@@ -117,7 +117,9 @@ class AnalysisSettings(Record):
     confirmatory: tuple[str, ...] | None = Field(
         None, description="Questions the study is to decide; all scales where left out."
     )
-    correction: Literal["holm", "bonferroni", "none"] = Field("holm")
+    correction: Literal["holm", "bonferroni", "none"] = Field(
+        "holm", description="How p-values are corrected for the number of comparisons."
+    )
     margin: float = Field(
         0.5,
         gt=0,
@@ -132,8 +134,8 @@ class AnalysisSettings(Record):
 class Check(Record):
     """One question of the comprehension check."""
 
-    question: Localized
-    options: tuple[Localized, ...] = Field(min_length=2)
+    question: Localized = Field(description="What is asked about the instructions.")
+    options: tuple[Localized, ...] = Field(min_length=2, description="The answers to choose from.")
     answer: int = Field(ge=0, description="Which option is right, counted from 0.")
 
     @model_validator(mode="after")
@@ -146,11 +148,13 @@ class Check(Record):
 class Texts(Record):
     """What participants read around the ratings."""
 
-    title: Localized
-    consent: Localized = Field(description="Paragraphs separated by blank lines.")
-    instructions: Localized
+    title: Localized = Field(description="Of every page.")
+    consent: Localized = Field(
+        description="Read before anything is stored. Blank lines separate paragraphs; a list has '- ' before each entry."
+    )
+    instructions: Localized = Field(description="What is to be done, and how; the check asks about it.")
     example: Localized = Field("", description="A worked example.")
-    debrief: Localized = ""
+    debrief: Localized = Field("", description="Read at the end: what the study is about.")
     contact: Localized = Field("", description="Whom to write to.")
 
 
@@ -158,7 +162,11 @@ class StudySettings(Record):
     """A whole study.toml."""
 
     name: str = Field(description="Short name, for files.")
-    languages: tuple[str, ...] = Field(("en", "de"), min_length=1, description="First: the default.")
+    languages: tuple[str, ...] = Field(
+        ("en", "de"),
+        min_length=1,
+        description="Languages participants can choose from; the first is the default.",
+    )
     questions: tuple[Question, ...] = Field(min_length=1)
     check: tuple[Check, ...] = Field((), description="The comprehension check.")
     texts: Texts
