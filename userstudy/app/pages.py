@@ -1,0 +1,216 @@
+"""What a participant sees, rendered on the server: one page of HTML for each stage.
+
+Texts from models are escaped by jinja and shown as plain text; nothing on a page says which variant wrote
+them, what kind of page it is, or what the design looks like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from quantxai.errors import QuantxaiError
+from quantxai.report.marking import marked
+from userstudy.pages import View
+from userstudy.records import Part
+from userstudy.settings import Localized, Question, in_language
+from userstudy.study import Study
+from userstudy.wording import Wording, wordings
+
+__all__ = ["Pages", "Shown", "environment"]
+
+
+_LEAST_ALIKE = 0.25
+"""Share of words two texts have in common, from which on their difference is marked."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One page, ready to be put before a participant.
+
+    Args:
+        stage: consent, instructions, check, rating, debrief or notice.
+        html: the page without its document.
+        title: of the browser's tab.
+        language: code of its language.
+        direction: ltr or rtl.
+        position: which page of ratings, from 0; 0 elsewhere.
+    """
+
+    stage: str
+    html: str
+    title: str
+    language: str
+    direction: str
+    position: int = 0
+
+
+class Pages:
+    """Renders the pages of one study.
+
+    Args:
+        study: its texts and questions.
+        preview: whether every page says that nothing is kept.
+
+    Raises:
+        ConfigError: a language of the study lacks words.
+    """
+
+    def __init__(self, study: Study, *, preview: bool = False) -> None:
+        self.settings = study.settings
+        self.preview = preview
+        self.words = wordings(study)
+        self.default = study.settings.languages[0]
+
+    def language(self, *wanted: str) -> str:
+        """Return the first wanted language the study has, else its own first."""
+        known = {code.lower(): code for code in self.words}
+        for code in wanted:
+            for name in (code.lower(), code.lower().partition("-")[0]):
+                if name in known:
+                    return known[name]
+        return self.default
+
+    def consent(self, language: str) -> Shown:
+        """The page before anything is stored."""
+        return self._page("consent", self._word(language))
+
+    def notice(self, kind: str, language: str) -> Shown:
+        """A page that says kindly why it does not go on."""
+        words = self._word(language)
+        known = kind if words.knows(f"errors.{kind}.heading") else "unexpected"
+        return self._page("notice", words, kind=known)
+
+    def sentence(self, kind: str, language: str) -> str:
+        """The same in one sentence, for what does not end the page."""
+        words = self._word(language)
+        return words(
+            f"errors.{kind}.text" if words.knows(f"errors.{kind}.text") else "errors.unexpected.text"
+        )
+
+    def view(self, view: View, *, failed: bool = False) -> Shown:
+        """The page a participant is on.
+
+        Args:
+            view: what the service says.
+            failed: whether the comprehension check has just been answered wrongly.
+        """
+        words = self._word(view.language)
+        return self._page(view.stage, words, running=True, view=view, **self._context(view, words, failed))
+
+    def _context(self, view: View, words: Wording, failed: bool) -> dict[str, Any]:
+        if view.stage == "check":
+            return {"failed": failed}
+        if view.stage == "debrief":
+            return {"code": view.code, "url": view.url}
+        return self._rating(view, words) if view.stage == "rating" else {}
+
+    def _rating(self, view: View, words: Wording) -> dict[str, Any]:
+        page = view.page
+        if page is None:
+            raise QuantxaiError("the service says that ratings are due, and gives no page")
+        common, stimuli = _arranged(page.parts)
+        questions = [self.settings.question(name) for name in page.questions]
+        scales = [question.points for question in questions if question.kind == "likert"]
+        return {
+            "page": page,
+            "questions": [(question, _choices(question, page.labels, words)) for question in questions],
+            "common": common,
+            "stimuli": stimuli,
+            "marking": any(stimulus["original"] is not None for stimulus in stimuli),
+            "done": sum(view.answered),
+            "keys": max(scales, default=0),
+        }
+
+    def _page(self, stage: str, words: Wording, **context: Any) -> Shown:
+        def say(text: Localized) -> str:
+            return in_language(text, words.code, self.default).strip()
+
+        title = say(self.settings.texts.title)
+        shared = {
+            "t": words,
+            "say": say,
+            "settings": self.settings,
+            "languages": list(self.words.values()),
+            "preview": self.preview,
+            "running": False,
+        }
+        html = environment().get_template(f"{stage}.html.j2").render(shared | context)
+        view = context.get("view")
+        if stage == "rating" and view is not None:
+            title = f"{words('rating.heading', page=view.position + 1, pages=view.pages)} – {title}"
+        position = view.position if view is not None else 0
+        return Shown(stage, html, title, words.code, words.direction, position)
+
+    def _word(self, language: str) -> Wording:
+        return self.words[self.language(language)]
+
+
+@cache
+def environment() -> Environment:
+    """Jinja, with escaping always on."""
+    made = Environment(
+        loader=PackageLoader("userstudy", "pages"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    made.filters.update(blocks=_blocks, changes=marked)
+    return made
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A paragraph's lines, or a list's entries."""
+
+    listed: bool
+    lines: tuple[str, ...]
+
+
+def _blocks(text: str) -> list[_Block]:
+    """Paragraphs are separated by blank lines; lines that begin with "- " are a list."""
+    found = []
+    for paragraph in text.replace("\r\n", "\n").split("\n\n"):
+        lines = [line.strip() for line in paragraph.strip().splitlines()]
+        for listed, group in groupby(lines, key=lambda line: line.startswith("- ")):
+            found.append(_Block(listed, tuple(line[2:].strip() if listed else line for line in group)))
+    return found
+
+
+def _arranged(stimuli: Sequence[Sequence[Part]]) -> tuple[list[Part], list[dict[str, Any]]]:
+    """Return the parts that two stimuli share, and of each stimulus its own ones and the text it changes."""
+    first, *others = stimuli or [()]
+    common = [part for part in first if others and all(part in other for other in others)]
+    shown: list[dict[str, Any]] = []
+    for parts in stimuli:
+        by_name: Mapping[str, str] = {part.name: part.text for part in parts}
+        original = by_name.get("original")
+        if not _alike(original, by_name.get("edited")):
+            original = None
+        shown.append({"parts": [part for part in parts if part not in common], "original": original})
+    return common, shown
+
+
+def _alike(before: str | None, after: str | None) -> bool:
+    """Whether marking what was changed helps: of a text written anew, marks would leave nothing to be read."""
+    if before is None or after is None:
+        return False
+    words = (before.split(), after.split())
+    return SequenceMatcher(None, *words, autojunk=False).ratio() >= _LEAST_ALIKE
+
+
+def _choices(question: Question, labels: Sequence[str], words: Wording) -> list[tuple[str, str]]:
+    if question.kind == "pairwise":
+        return [
+            ("left", words("rating.left")),
+            ("same", words("rating.same")),
+            ("right", words("rating.right")),
+        ]
+    return [(label, label) for label in labels]
