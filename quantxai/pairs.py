@@ -87,9 +87,17 @@ def series_of(
     """
     frame = measurements[list(Measurement.COLUMNS)]
     # Whole numbers in place of names: pairing a million measurements then takes seconds.
-    frame = frame.astype(dict.fromkeys((*SERIES, "variant", "item", "group"), "category"))
+    names, codes = zip(
+        *(_coded(frame[column]) for column in (*SERIES, "variant", "item", "group")), strict=True
+    )
+    value = frame["value"].astype(float).to_numpy()
+    parts = {}
+    for rows in _split(np.ravel_multi_index(codes[:4], [max(len(n), 1) for n in names[:4]])):
+        explainer, dataset, scorer, metric = (
+            str(n[c[rows[0]]]) for n, c in zip(names[:4], codes[:4], strict=True)
+        )
+        parts[explainer, dataset, scorer, metric] = rows
     order = {key: place for place, key in enumerate(metrics)}
-    parts = dict(iter(frame.groupby(SERIES, sort=True, observed=True)))
     for series in parts:
         if series[2:] not in order:
             raise InputError(
@@ -97,23 +105,37 @@ def series_of(
                 "Give it in `metrics`, or score the run again with the installed scorers."
             )
     for series in sorted(parts, key=lambda key: (key[0], key[1], order[key[2:]])):
-        part = parts[series]
-        _check_once(part, series)
-        values = part.pivot(index="item", columns="variant", values="value").astype(float)
-        values.index, values.columns = values.index.astype(str), values.columns.astype(str)
-        values = values.sort_index().sort_index(axis=1)
-        first = part.drop_duplicates("item")
-        groups = dict(zip(first["item"].astype(str), first["group"].astype(str), strict=True))
-        yield series, metrics[series[2:]], values, np.array([groups[item] for item in values.index], str)
+        rows = parts[series]
+        variants, column = np.unique(codes[4][rows], return_inverse=True)
+        items, first, line = np.unique(codes[5][rows], return_index=True, return_inverse=True)
+        _check_once(frame, rows, line * len(variants) + column, series)
+        table = np.full((len(items), len(variants)), np.nan)
+        table[line, column] = value[rows]
+        values = pd.DataFrame(table, index=names[5][items], columns=names[4][variants])
+        yield series, metrics[series[2:]], values, names[6][codes[6][rows[first]]]
 
 
-def _check_once(part: pd.DataFrame, series: Series) -> None:
-    twice = part.duplicated(["variant", "item"])
-    if twice.any():
-        first = part[twice].iloc[0]
+def _coded(column: pd.Series[str]) -> tuple[NDArray[np.str_], NDArray[np.intp]]:
+    """Return a column's names in sorted order, and the place of each row's among them."""
+    found = column.astype("category").cat
+    names, places = np.unique(np.asarray(found.categories, str), return_inverse=True)
+    return names, places[found.codes.to_numpy()]
+
+
+def _split(keys: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Return the rows that have the same key, each in their order."""
+    order = np.argsort(keys, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(keys[order])) + 1) if len(keys) else []
+
+
+def _check_once(frame: pd.DataFrame, rows: NDArray[np.intp], cells: NDArray[np.intp], series: Series) -> None:
+    """Raise InputError where two rows of a series belong in the same cell of item and variant."""
+    _, firsts = np.unique(cells, return_index=True)
+    if len(firsts) < len(cells):
+        again = frame.iloc[rows[np.setdiff1d(np.arange(len(cells)), firsts)[0]]]
         raise InputError(
-            f"item '{first['item']}' of '{series[1]}' has two values of "
-            f"{series[2]}.{series[3]} for the variant '{first['variant']}'."
+            f"item '{again['item']}' of '{series[1]}' has two values of "
+            f"{series[2]}.{series[3]} for the variant '{again['variant']}'."
         )
 
 
