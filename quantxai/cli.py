@@ -14,6 +14,7 @@ from quantxai.commands.inspect import inspect
 from quantxai.commands.plan import plan
 from quantxai.commands.present import presented
 from quantxai.commands.quantize import quantize
+from quantxai.commands.study import study
 from quantxai.commands.sweep import sweep
 from quantxai.installation import check_own_packages
 
@@ -60,6 +61,7 @@ app.command()(diff)
 app.command()(catalogue.init)
 app.command("list")(catalogue.list_methods)
 app.add_typer(catalogue.models, name="models")
+app.add_typer(study, name="study")
 app.command()(catalogue.doctor)
 
 

@@ -8,9 +8,9 @@ reported; failures are measured in the run itself.
 
 from __future__ import annotations
 
-import hmac
 import random
 import re
+import secrets
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -71,13 +71,14 @@ class _Source(NamedTuple):
         return Stratum(self.explainer, self.dataset, self.gold, outcome)
 
 
-def draw_material(store: Store, settings: StudySettings, secret: bytes) -> Material:
+def draw_material(store: Store, settings: StudySettings) -> Material:
     """Draw source items, stratified and seeded, and make a stimulus of each variant's text.
+
+    The ids of stimuli are random, so that they say nothing even to someone who has the run.
 
     Args:
         store: the run.
         settings: `design.items`, `variants`, `explainers` and `seed`, and the reference.
-        secret: makes ids that say nothing, not even to whoever has the run.
 
     Raises:
         InputError: the run lacks a variant or an explainer, or too few items have a text of every variant.
@@ -97,7 +98,7 @@ def draw_material(store: Store, settings: StudySettings, secret: bytes) -> Mater
     rng = random.Random(f"material:{settings.design.seed}")
     drawn = {s: rng.sample(strata[s], count) for s, count in taken.items()}
     stimuli = tuple(
-        _stimulus(source, variant, stratum, names, secret)
+        _stimulus(source, variant, stratum, names)
         for stratum, found in drawn.items()
         for source in sorted(found, key=lambda source: source.name)
         for variant in variants
@@ -191,16 +192,14 @@ def _blind(told: Told, names: re.Pattern[str]) -> Blinded:
     return blinded(told.own.text, names, given="\n".join(part.text for part in told.before))
 
 
-def _stimulus(
-    source: _Source, variant: str, stratum: Stratum, names: re.Pattern[str], secret: bytes
-) -> Stimulus:
+def _stimulus(source: _Source, variant: str, stratum: Stratum, names: re.Pattern[str]) -> Stimulus:
     told = source.told[variant]
     own = _blind(told, names)
     given = [(part.name, blinded(part.text)) for part in told.before]
     after = [(part.name, blinded(part.text)) for part in told.after]
     parts = [*given, (told.own.name, own), *after]
     return Stimulus(
-        id=hmac.new(secret, f"{source.name}\n{variant}".encode(), "sha256").hexdigest()[:12],
+        id=secrets.token_hex(6),
         item=source.name,
         group=source.group,
         explainer=source.explainer,

@@ -150,7 +150,7 @@ class Texts(Record):
 
     title: Localized = Field(description="Of every page.")
     consent: Localized = Field(
-        description="Read before anything is stored. Blank lines separate paragraphs; a list has '- ' before each entry."
+        description="Read before anything is stored. Blank lines separate paragraphs; '- ' begins an entry of a list."
     )
     instructions: Localized = Field(description="What is to be done, and how; the check asks about it.")
     example: Localized = Field("", description="A worked example.")

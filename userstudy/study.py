@@ -6,8 +6,8 @@ STUDY/
 ├── material.json          the stimuli, with what never reaches a participant: `Stimulus`
 ├── design.json            the forms: `Design`
 ├── origin.json            the run they come from: `Origin`
-├── measurements.parquet   the run's metrics for the drawn items, to be held against the ratings
-├── findings.parquet       what the run found
+├── measurements.parquet   the run's metrics of the drawn items: `quantxai.records.Measurement`
+├── findings.parquet       what the run found about the explainers: `quantxai.records.Finding`
 ├── secret.key             signs links, hashes identifiers; mode 0600, never exported
 ├── study.sqlite           participants and answers, unless the database is elsewhere
 └── analysis/              what `quantxai study analyze` wrote
@@ -65,8 +65,8 @@ class Study:
         study = cls(path)
         if not (study.path / "study.toml").is_file():
             raise InputError(f"'{path}' is no study directory: it has no study.toml. {_NEW}")
-        _ = study.settings, study.stimuli, study.design
         study._check_drawn()
+        _ = study.settings, study.stimuli, study.design
         return study
 
     @cached_property
@@ -135,14 +135,15 @@ class Study:
         for name, record in (("design.json", design), ("origin.json", origin)):
             write_atomically(self.path / name, record.model_dump_json(indent=1).encode())
 
+    def changed_since_drawn(self) -> list[str]:
+        """Return the keys of study.toml that decide the design and are not as they were when it was drawn."""
+        design, now = self._record("design.json", Design), self.settings.design
+        drawn = design.drawn_with or now
+        changed = [f"design.{k}" for k in type(now).model_fields if getattr(drawn, k) != getattr(now, k)]
+        return changed + ["analysis.reference"] * (self.settings.analysis.reference != design.reference)
+
     def _check_drawn(self) -> None:
-        drawn, now = self.design.drawn_with, self.settings.design
-        changed = [
-            key for key in type(now).model_fields if drawn and getattr(drawn, key) != getattr(now, key)
-        ]
-        changed = [f"design.{key}" for key in changed]
-        if self.settings.analysis.reference != self.design.reference:
-            changed.append("analysis.reference")
+        changed = self.changed_since_drawn()
         if changed:
             raise ConfigError(
                 f"{self.path / 'study.toml'}: {', '.join(changed)} has changed since the design was drawn. "

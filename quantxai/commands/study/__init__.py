@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from quantxai.commands.study.new import draw, new
+
 __all__ = ["study"]
 
 study = typer.Typer(
@@ -13,3 +15,5 @@ study = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+study.command()(draw)
+study.command()(new)
