@@ -18,8 +18,13 @@ _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 _TEMPORARY = re.compile(r"\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp$")
 
 
-def write_atomically(file: Path, content: bytes) -> None:
+def write_atomically(file: Path, content: bytes, mode: int = 0o666) -> None:
     """Write a file that is either there in full or not at all, and survives a power cut.
+
+    Args:
+        file: where to; its folder is made.
+        content: all of it.
+        mode: who may read and write it, less what the umask takes away.
 
     Raises:
         OutOfSpace: the disk or the quota is full.
@@ -27,7 +32,7 @@ def write_atomically(file: Path, content: bytes) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
+        with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, mode)) as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from userstudy.app.calls import BadCall, read_call
 from userstudy.app.guard import CALL, Guard, Rules
-from userstudy.app.headers import inline_scripts, script_hash
+from userstudy.app.headers import inline_scripts
 from userstudy.app.limits import Limit, Limiter, address_group
 
 FUNCTIONS = {0: 1, 3: 2}
@@ -43,9 +43,8 @@ async def told(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def client(**rules: Any) -> TestClient:
-    return TestClient(
-        Guard(told, Rules(FUNCTIONS, **rules)), "http://study.example", raise_server_exceptions=False
-    )
+    guard = Guard(told, FUNCTIONS, 3, Rules(**rules))
+    return TestClient(guard, "http://study.example", raise_server_exceptions=False)
 
 
 def call(on: TestClient, data: list[Any], function: Any = 0, **more: Any) -> Any:
@@ -206,7 +205,7 @@ def test_only_the_page_s_own_parameters_and_headers_reach_gradio() -> None:
 
 
 def test_the_page_s_policy_names_its_scripts_and_no_other_host() -> None:
-    answer = client(scripts=("window.b = 2;",), frame_ancestors="https://lab.example").get("/")
+    answer = client(frame_ancestors="https://lab.example").get("/")
     policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
 
     assert inline_scripts(answer.content) == [b"window.a = 1;"]
@@ -215,7 +214,6 @@ def test_the_page_s_policy_names_its_scripts_and_no_other_host() -> None:
         "'unsafe-eval'",
         # printf '%s' 'window.a = 1;' | openssl dgst -sha256 -binary | base64
         "'sha256-ShPZs6SyOIfeOg7tsGkUC0BIIQiM/4HlSLumBwNEK6k='",
-        script_hash(b"window.b = 2;"),
     ]
     assert policy["connect-src"] == policy["default-src"] == "'self'"
     assert policy["object-src"] == policy["base-uri"] == "'none'"
@@ -235,7 +233,7 @@ def test_every_answer_has_the_security_headers(path: str) -> None:
 
 
 def test_limits_hold_by_link_address_and_enrolment() -> None:
-    few = client(link=Limit(0.1, 3), enrolment=Limit(0.1, 2), enrolling=frozenset({3}))
+    few = client(link=Limit(0.1, 3), enrolment=Limit(0.1, 2))
 
     assert [call(few, ["one"]).status_code for _ in range(4)] == [200, 200, 200, 429]
     assert call(few, ["two"]).status_code == 200
@@ -250,7 +248,7 @@ def test_limits_hold_by_link_address_and_enrolment() -> None:
 def test_two_hundred_people_in_one_room_are_not_hindered() -> None:
     """Each loads the page and answers 20 pages of 6 questions, all within ten minutes."""
     clock = [0.0]
-    rules = Rules(FUNCTIONS)
+    rules = Rules()
     address = Limiter(rules.address, clock=lambda: clock[0])
     enrolment = Limiter(rules.enrolment, clock=lambda: clock[0])
 
@@ -284,6 +282,6 @@ def test_no_websocket_is_opened() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(Guard(told, Rules(FUNCTIONS))({"type": "websocket", "path": "/"}, None, send))  # type: ignore[arg-type]
+    asyncio.run(Guard(told, FUNCTIONS, 3, Rules())({"type": "websocket", "path": "/"}, None, send))  # type: ignore[arg-type]
 
     assert [message["type"] for message in sent] == ["websocket.close"]

@@ -45,9 +45,6 @@ class Rules:
     """What a deployment decides.
 
     Args:
-        functions: number of inputs of each of the page's event handlers, by its index in Gradio.
-        enrolling: which of them enrol someone.
-        scripts: inline scripts that Gradio adds to the page in the browser.
         hosts: names the server answers to, in lower case and without port; any where empty.
         frame_ancestors: who may embed the page, as in Content-Security-Policy.
         behind_proxy: whether a proxy in front sets X-Forwarded-Host and X-Forwarded-Proto. Where there is
@@ -57,9 +54,6 @@ class Rules:
         enrolment: sessions begun from one address.
     """
 
-    functions: Mapping[int, int]
-    enrolling: frozenset[int] = frozenset()
-    scripts: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     frame_ancestors: str = "'none'"
     behind_proxy: bool = False
@@ -73,11 +67,15 @@ class Guard:
 
     Args:
         app: what it guards.
+        functions: number of inputs of each of the page's event handlers, by its index in Gradio.
+        enrolling: which of them enrols someone.
         rules: what the deployment decides.
     """
 
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+    def __init__(self, app: ASGIApp, functions: Mapping[int, int], enrolling: int, rules: Rules) -> None:
         self.app = app
+        self.functions = functions
+        self.enrolling = enrolling
         self.rules = rules
         self._address = Limiter(rules.address)
         self._link = Limiter(rules.link)
@@ -130,7 +128,7 @@ class Guard:
         """Pass on a call of the page, in its fixed shape."""
         try:
             body = await asyncio.wait_for(_read(receive), _BODY_SECONDS)
-            call = read_call(body, self.rules.functions) if len(body) <= _MAX_BODY else None
+            call = read_call(body, self.functions) if len(body) <= _MAX_BODY else None
         except (BadCall, TimeoutError):
             return _failure(400)
         if call is None:
@@ -146,7 +144,7 @@ class Guard:
 
     def _limited_call(self, scope: Scope, call: Call) -> Response | None:
         seconds = self._link.wait(call.token[:200]) if call.token else 0.0
-        if not seconds and call.function in self.rules.enrolling:
+        if not seconds and call.function == self.enrolling:
             seconds = self._enrolment.wait(_address(scope))
         return _too_many(seconds)
 
@@ -157,8 +155,7 @@ class Guard:
             return _failure(answer.status_code)
         # The policy forbids to set the page's base; this one is the default anyway.
         page = bytes(answer.body).replace(b'<base href="./" />', b"")
-        scripts = [*inline_scripts(page), *(script.encode() for script in self.rules.scripts)]
-        policy = content_security_policy(scripts, self.rules.frame_ancestors)
+        policy = content_security_policy(inline_scripts(page), self.rules.frame_ancestors)
         return Response(page, 200, {"Content-Security-Policy": policy}, "text/html")
 
     def _inner(self, scope: Scope, *replaced: tuple[bytes, bytes]) -> Scope:

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-__all__ = ["NO_SCRIPT", "SECURITY", "content_security_policy", "inline_scripts", "script_hash"]
+__all__ = ["NO_SCRIPT", "SECURITY", "content_security_policy", "inline_scripts"]
 
 SECURITY: dict[str, str] = {
     "X-Content-Type-Options": "nosniff",
@@ -28,7 +28,7 @@ NO_SCRIPT = (
 _INLINE = re.compile(rb"<script(?![^>]*\ssrc\s*=)[^>]*>(.*?)</script>", re.DOTALL | re.IGNORECASE)
 
 
-def script_hash(script: bytes) -> str:
+def _hash(script: bytes) -> str:
     """Return how a policy names an inline script: by its SHA-256."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
 
@@ -50,7 +50,7 @@ def content_security_policy(scripts: Iterable[bytes], frame_ancestors: str) -> s
         scripts: the page's inline scripts.
         frame_ancestors: who may embed the page: 'none', or origins.
     """
-    allowed = " ".join(dict.fromkeys(script_hash(script) for script in scripts))
+    allowed = " ".join(dict.fromkeys(_hash(script) for script in scripts))
     return "; ".join(
         (
             "default-src 'self'",
