@@ -18,10 +18,12 @@ from itertools import combinations, combinations_with_replacement
 __all__ = ["base_sequences", "difference_family", "windows"]
 
 _MOST_BLOCKS = 20_000
-"""Base blocks looked at; above it (17 variants in blocks of 8 have 11,440) the search is not begun."""
+"""Base blocks looked at; above it (18 variants in blocks of 9 have 24,310) the search is not begun."""
+_MOST_TRIES = 200_000
+"""Families tried of one size: a fraction of a second."""
 
 
-def difference_family(v: int, k: int, largest: int = 3) -> tuple[tuple[int, ...], ...] | None:
+def difference_family(v: int, k: int, largest: int = 5) -> tuple[tuple[int, ...], ...] | None:
     """Return base blocks whose rotations hold every pair of 0 ... v - 1 equally often.
 
     Args:
@@ -42,7 +44,7 @@ def difference_family(v: int, k: int, largest: int = 3) -> tuple[tuple[int, ...]
         known.setdefault(_differences((0, *rest), v), (0, *rest))
     for size in range(1, largest + 1):
         wanted, remainder = divmod(size * k * (k - 1), v - 1)
-        if remainder:
+        if remainder or math.comb(len(known) + size - 2, size - 1) > _MOST_TRIES:
             continue
         # The last block is looked up rather than tried: it has to fill up what the others lack.
         for others in combinations_with_replacement(known, size - 1):
@@ -53,11 +55,11 @@ def difference_family(v: int, k: int, largest: int = 3) -> tuple[tuple[int, ...]
     return None
 
 
-def base_sequences(slots: int, v: int, largest: int = 3) -> tuple[tuple[int, ...], ...]:
+def base_sequences(slots: int, v: int, largest: int = 5) -> tuple[tuple[int, ...], ...]:
     """Return base sequences of a session's slots.
 
     Whole cycles through the variants come first; the slots left over are a difference family where
-    one is found, otherwise consecutive variants. Where there are slots for all variants, one
+    one is found, otherwise the one block that comes closest to it. Where there are slots for all variants, one
     sequence is made: pairs are balanced as well as one can.
 
     Args:
@@ -68,7 +70,7 @@ def base_sequences(slots: int, v: int, largest: int = 3) -> tuple[tuple[int, ...
     cycles, rest = divmod(slots, v)
     if not rest:
         return (tuple(range(v)) * cycles,)
-    family = difference_family(v, rest, 1 if cycles else largest) or (tuple(range(rest)),)
+    family = difference_family(v, rest, 1 if cycles else largest) or (_most_even(v, rest),)
     return tuple(tuple(range(v)) * cycles + block for block in family)
 
 
@@ -79,6 +81,13 @@ def windows(items: int, slots: int) -> list[list[int]]:
     """
     count = items // math.gcd(items, slots)
     return [[(start * slots + slot) % items for slot in range(slots)] for start in range(count)]
+
+
+def _most_even(v: int, k: int) -> tuple[int, ...]:
+    if math.comb(v - 1, k - 1) > _MOST_BLOCKS:
+        return tuple(range(k))
+    blocks = ((0, *rest) for rest in combinations(range(1, v), k - 1))
+    return min(blocks, key=lambda block: (max(found := _differences(block, v)) - min(found), block))
 
 
 def _differences(block: Sequence[int], v: int) -> tuple[int, ...]:

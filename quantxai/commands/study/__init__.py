@@ -5,15 +5,17 @@ from __future__ import annotations
 import typer
 
 from quantxai.commands.study.new import draw, new
+from quantxai.commands.study.password import password
 
 __all__ = ["study"]
 
 study = typer.Typer(
     name="study",
-    help="Let people rate the explanations, blind to the model, and analyse the ratings.\n\n"
-    "Start with: quantxai study new runs/default --out study",
+    help="From a run to analysed human ratings.\n\nPeople rate the explanations and do not know which variant "
+    "wrote them. Start with: quantxai study new runs/default --out study",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 study.command()(draw)
 study.command()(new)
+study.command()(password)
