@@ -9,7 +9,9 @@ import pytest
 from study_support import make_study
 from typer.testing import CliRunner
 
-argon2 = pytest.importorskip("argon2")
+pytest.importorskip("argon2")
+
+import argon2
 
 from quantxai.cli import app as command
 from quantxai.errors import ConfigError, InputError
