@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -162,15 +164,26 @@ JUDGE = {"judge": "a made-up judge", "accuracy": 0.75, "low": 0.5, "high": 0.9, 
 """What the scorer of flips notes about itself."""
 
 
-def make_run(
+_MADE = tempfile.TemporaryDirectory(prefix="quantxai-synthetic-")
+"""Runs as they were made, of which each test gets a copy."""
+
+
+def make_run(path: Path, qualities: dict[str, float] = QUALITY, **sizes: int) -> Store:
+    """Write a complete run, or one in which the facts of the last variant failed; `sizes` as of `_make`."""
+    made = Path(_MADE.name) / digest([list(qualities.items()), sorted(sizes.items())])
+    if not made.is_dir():
+        _make(made, qualities, **sizes)
+    return Store(shutil.copytree(made, path, dirs_exist_ok=True))
+
+
+def _make(
     path: Path,
-    qualities: dict[str, float] = QUALITY,
+    qualities: dict[str, float],
     items: int = 12,
     facts: int = 18,
     failing: bool = False,
     pairs: int = 6,
-) -> Store:
-    """Write a complete run, or one in which the facts of the last variant failed."""
+) -> None:
     store = Store(path)
     datasets = {
         "news": ("counterfactual", items),
@@ -207,7 +220,6 @@ def make_run(
                 notes = {"notes": {"independent_judge": JUDGE}} if score.scorer == "flips" else None
                 store.write(score, rows_to_table(_scores(score, read), Measurement), notes)
     compare_run(store)
-    return store
 
 
 def _manifest(
