@@ -31,11 +31,13 @@ class Handlers:
     Args:
         sessions: the service behind them.
         pages: what is shown.
+        kind: of everyone who enrols here: human, simulated or preview.
     """
 
-    def __init__(self, sessions: Sessions, pages: Pages) -> None:
+    def __init__(self, sessions: Sessions, pages: Pages, kind: str = "human") -> None:
         self.sessions = sessions
         self.pages = pages
+        self.kind = kind
 
     def named(self, name: str) -> Callable[[Any, Any], Reply]:
         """Return a handler that always answers: with a page, or with what to tell the participant."""
@@ -81,8 +83,7 @@ class Handlers:
     def _enrol(self, token: str, sent: Reply) -> Reply:
         device = "phone" if sent.get("device") == "phone" else "desktop"
         language = self.pages.language(_text(sent, "language"))
-        kind = "preview" if self.pages.preview else "human"
-        new = self.sessions.enrol(language, device, _prolific(sent), kind)
+        new = self.sessions.enrol(language, device, _prolific(sent), self.kind)
         return {**self._view(self.sessions.view(new)), "token": new}
 
     def _start(self, token: str, sent: Reply) -> Reply:

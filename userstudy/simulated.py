@@ -1,0 +1,257 @@
+"""Raters with a known truth go through the served study, over HTTP, as people do.
+
+What a rater thinks of a text depends on which variant wrote it. That is read from the study directory, by
+the words that the page shows; the server is never asked, since it never says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import numpy as np
+
+from quantxai.errors import InputError
+from userstudy.client import Acknowledged, Client, Refused, texts
+from userstudy.pages import Pages
+from userstudy.raters import Population, Shown, Truth
+from userstudy.records import Part, Stimulus
+from userstudy.settings import Question
+from userstudy.study import Study
+
+__all__ = ["Crowd", "Outcome", "Reader", "simulate"]
+
+_BACK = 0.05
+"""Share of pages after which a rater goes back one, gives an answer anew, and returns."""
+_CONNECTIONS = 500
+"""At once; those beyond wait for their turn."""
+
+
+@dataclass
+class Outcome:
+    """What became of one simulated rater.
+
+    Attributes:
+        ended: completed; left: dropped out; else why the server sent them away, such as study_full.
+        code: the completion code.
+        acknowledged: the answers the server said it has.
+    """
+
+    ended: str = "left"
+    code: str = ""
+    acknowledged: list[Acknowledged] = field(default_factory=list)
+
+
+class Reader:
+    """Tells from the words on a page which stimuli it shows.
+
+    Args:
+        study: its material.
+
+    Attributes:
+        alike: pages whose words another page's share, so that no reader can tell their variants apart.
+    """
+
+    def __init__(self, study: Study) -> None:
+        pages = Pages(study)
+        self._by_words: dict[tuple[str, ...], list[tuple[str, ...]]] = defaultdict(list)
+        shown = {trial.stimuli for form in study.design.forms for trial in form.trials}
+        for stimuli in sorted(shown | {one[::-1] for one in shown}):
+            for language in study.settings.languages:
+                same = self._by_words[_words(pages.page(stimuli, {}, language).parts)]
+                if stimuli not in same:
+                    same.append(stimuli)
+        several = [one for same in self._by_words.values() if len(same) > 1 for one in same]
+        self.alike = len(set(several))
+
+    def stimuli(self, html: str, rng: np.random.Generator) -> tuple[str, ...]:
+        """Return the ids of what a page shows, left to right; any of those that look the same.
+
+        Raises:
+            InputError: the study has no such texts.
+        """
+        found = self._by_words.get(tuple(map(_plain, texts(html))))
+        if not found:
+            raise InputError("the server shows texts that are not the study's: give the study that it serves")
+        return found[int(rng.integers(len(found)))]
+
+
+class Crowd:
+    """What simulated raters of one study have in common: their truth, and how they read and answer.
+
+    Args:
+        study: its material says whose text is which.
+        truth: what is true of the raters.
+        participants: how many there are.
+        seed: of everything drawn.
+    """
+
+    def __init__(self, study: Study, truth: Truth, participants: int, seed: int) -> None:
+        self.study, self.seed = study, seed
+        design = study.design
+        self._variants = [design.reference, *(v for v in design.variants if v != design.reference)]
+        self._items = sorted({stimulus.item for stimulus in study.stimuli.values()})
+        self._checks = {check.id: check for check in design.attention}
+        self.reader = Reader(study)
+        numeric = [question for question in study.settings.questions if question.numeric]
+        rng = np.random.default_rng(seed)
+        self._population = Population(truth, numeric, self._variants, participants, len(self._items), rng)
+
+    def rater(self, number: int) -> tuple[Population, np.random.Generator]:
+        """Return the population as one rater draws from it: by a stream of their own."""
+        one = copy.copy(self._population)
+        one.rng = np.random.default_rng([self.seed, number])
+        return one, one.rng
+
+    def answers(self, number: int, rater: Population, page: dict[str, Any]) -> list[tuple[str, str]]:
+        """Return questions and a rater's answers to them, as stored, in the order of the page."""
+        ids = self.reader.stimuli(page["html"], rater.rng)
+        check = self._checks.get(ids[0])
+        shown = [self.study.stimuli[check.stimulus if check else one] for one in ids]
+        about = next((s for s in shown if s.variant != self.study.design.reference), shown[0])
+        found = rater.answers(
+            Shown(
+                participant=np.array([number]),
+                item=np.array([self._items.index(about.item)]),
+                variant=np.array([self._variants.index(about.variant)]),
+                progress=np.array([page["position"] / page["pages"]]),
+                chance=np.array([1 / max(2, len(about.labels))]),
+            )
+        )
+        numbers = dict(zip((q.id for q in rater.questions), found[0], strict=True))
+        told = check and check.question if check and rater.attention(np.array([number]))[0] else None
+        return [
+            (
+                q.id,
+                check.answer
+                if check and q.id == told
+                else _spoken(q, numbers.get(q.id), about, shown, rater.rng),
+            )
+            for q in self.study.settings.questions
+            if (q.numeric or q.required) and (q.kind != "label" or about.labels)
+        ]
+
+
+class _Rater:
+    """One simulated participant before the page."""
+
+    def __init__(self, crowd: Crowd, number: int, client: Client, pause: float) -> None:
+        self.crowd, self.number, self.client, self.pause = crowd, number, client, pause
+        self.rater, self.rng = crowd.rater(number)
+        self.outcome = Outcome(acknowledged=client.acknowledged)
+
+    async def take_part(self) -> Outcome:
+        """Go from consent to the end, or as far as this rater stays."""
+        settings = self.crowd.study.settings
+        await self.client.open()
+        try:
+            language = settings.languages[int(self.rng.integers(len(settings.languages)))]
+            device = "phone" if self.rng.random() < 0.3 else "desktop"
+            await self.client.call("enrol", language=language, device=device)
+            await self.client.call("start")
+            if self.client.page["stage"] == "check":
+                await self.client.call("check", answers=[check.answer for check in settings.check])
+            await self._rate()
+        except Refused as refused:
+            self.outcome.ended = refused.kind
+        return self.outcome
+
+    async def _rate(self) -> None:
+        page = self.client.page
+        while page["stage"] == "rating":
+            position, pages = page["position"], page["pages"]
+            if position / pages >= self.rater.stay[self.number]:
+                return
+            answers = self.crowd.answers(self.number, self.rater, page)
+            for question, value in answers:
+                await self._think(len(answers))
+                await self.client.answer(question, value)
+            # What the truth says, however little the rater really waits: rules on times can then be tried.
+            seconds = float(self.rater.seconds(np.array([self.number]))[0])
+            if position and self.rng.random() < _BACK:
+                await self._look_back(position)
+            page = await (
+                self.client.turn(position, position + 1, seconds)
+                if position + 1 < pages
+                else self.client.call("finish", seconds=seconds)
+            )
+        self.outcome.ended, self.outcome.code = "completed", page.get("code") or ""
+
+    async def _look_back(self, position: int) -> None:
+        page = await self.client.turn(position, position - 1, 0.0)
+        for question, value in list(page["answers"].items())[:1]:
+            await self.client.answer(question, value)
+        await self.client.turn(position - 1, position, 0.0)
+
+    async def _think(self, answers: int) -> None:
+        await asyncio.sleep(self.pause / answers * float(np.exp(0.5 * self.rng.standard_normal())))
+
+
+async def simulate(
+    crowd: Crowd,
+    url: str,
+    participants: int,
+    think_seconds: float = 0.0,
+    done: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Let raters take part in a served study, all at once.
+
+    Args:
+        crowd: the raters.
+        url: the study's address.
+        participants: how many; at most as many as the crowd has.
+        think_seconds: median time each spends on a page.
+        done: told of each rater who has ended.
+
+    Raises:
+        InputError: there is no study at the address, or another one.
+        QuantxaiError: the server was away for too long.
+    """
+    limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
+    async with httpx.AsyncClient(base_url=url.rstrip("/"), limits=limits, timeout=60) as http:
+
+        async def one(number: int) -> Outcome:
+            outcome = await _Rater(crowd, number, Client(http), think_seconds).take_part()
+            done(outcome)
+            return outcome
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(number)) for number in range(participants)]
+        except ExceptionGroup as failed:  # of the same server: one says it for all
+            raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def _words(stimuli: tuple[tuple[Part, ...], ...]) -> tuple[str, ...]:
+    """Return the words of a page in the order it shows them: what two stimuli share comes first, once."""
+    first, *others = stimuli
+    common = [part for part in first if others and all(part in other for other in others)]
+    own = [part for parts in stimuli for part in parts if part not in common]
+    return tuple(_plain(part.text) for part in (*common, *own))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _spoken(
+    question: Question, value: float | None, about: Stimulus, shown: list[Stimulus], rng: np.random.Generator
+) -> str:
+    """Return an answer as the page would send it."""
+    if value is None:
+        return "Simulated."
+    if question.kind == "likert":
+        return str(int(value))
+    if question.kind == "pairwise":
+        sides = ["left", "right"] if shown[0].id == about.id else ["right", "left"]
+        return "same" if value == 0 else sides[0] if value > 0 else sides[1]
+    if value and about.answer is not None:
+        return about.answer
+    others = [label for label in about.labels if label != about.answer]
+    return others[int(rng.integers(len(others)))]
