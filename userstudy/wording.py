@@ -58,6 +58,12 @@ class Wording:
         """Return what participants call a part of a stimulus; a name nobody translated stands for itself."""
         return self.words.get(f"parts.{name}", name.replace("_", " ").capitalize())
 
+    @property
+    def names(self) -> list[str]:
+        """All that texts are called on a page."""
+        parts = [text for key, text in self.words.items() if key.startswith("parts.")]
+        return [*parts, self.words["rating.first"], self.words["rating.second"]]
+
     def knows(self, key: str) -> bool:
         """Whether there is such a text."""
         return key in self.words

@@ -168,19 +168,30 @@ def environment() -> Environment:
 
 @dataclass(frozen=True)
 class _Block:
-    """A paragraph's lines, or a list's entries."""
+    """A paragraph's lines, a list's entries, or a text with its name, as pages of ratings show it."""
 
-    listed: bool
+    kind: str
     lines: tuple[str, ...]
+    name: str = ""
 
 
-def _blocks(text: str) -> list[_Block]:
-    """Paragraphs are separated by blank lines; lines that begin with "- " are a list."""
+def _blocks(text: str, names: Sequence[str] = ()) -> list[_Block]:
+    """Return what study.toml says in blocks: blank lines part paragraphs, lines that begin with "- " are lists.
+
+    Args:
+        text: plain text.
+        names: what texts are called; a paragraph `NAME: TEXT` is such a text.
+    """
     found = []
     for paragraph in text.replace("\r\n", "\n").split("\n\n"):
+        name, _, rest = paragraph.strip().partition(": ")
+        if name in names:
+            found.append(_Block("part", (rest,), name))
+            continue
         lines = [line.strip() for line in paragraph.strip().splitlines()]
         for listed, group in groupby(lines, key=lambda line: line.startswith("- ")):
-            found.append(_Block(listed, tuple(line[2:].strip() if listed else line for line in group)))
+            entries = tuple(line[2:].strip() if listed else line for line in group)
+            found.append(_Block("list" if listed else "paragraph", entries))
     return found
 
 

@@ -367,6 +367,7 @@
       const active = document.activeElement;
       const inside = study.contains(active);
       if (host.moveBefore) host.moveBefore(study, null); else host.append(study);
+      host.closest("main").setAttribute("role", "none");  // the page has its own
       if (inside && document.activeElement !== active) active.focus({ preventScroll: true });
       return true;
     };
