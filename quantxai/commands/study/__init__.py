@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from quantxai.commands.study.export import export
 from quantxai.commands.study.new import draw, new
 from quantxai.commands.study.password import password
 
@@ -17,5 +18,6 @@ study = typer.Typer(
     rich_markup_mode=None,
 )
 study.command()(draw)
+study.command()(export)
 study.command()(new)
 study.command()(password)
