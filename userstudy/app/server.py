@@ -48,6 +48,7 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
+from userstudy.app.guard import Guard, Rules
 from userstudy.app.handlers import HANDLERS, Handlers
 from userstudy.app.pages import Pages, Shown
 from userstudy.app.shell import document
@@ -57,19 +58,30 @@ from userstudy.study import Study
 __all__ = ["HANDLERS", "create_app"]
 
 
-def create_app(study: Study, engine: Engine, *, preview: bool = False) -> FastAPI:
+def create_app(
+    study: Study,
+    engine: Engine,
+    *,
+    preview: bool = False,
+    simulated: bool = False,
+    rules: Rules | None = None,
+) -> FastAPI:
     """Return the participant's app, to be served under one address.
 
     Args:
         study: what is asked and shown.
         engine: its database, from `userstudy.database.open_database`.
         preview: whether every page says that nothing is kept, and sessions are marked as previews.
+        simulated: whether whoever comes is a simulated rater. Only the server says so: a participant can
+            neither pass for one nor, where people take part, be anything else than human.
+        rules: what a deployment decides: the server's names, who may embed the page, limits.
 
     Raises:
         ConfigError: a language of the study lacks words.
     """
     pages = Pages(study, preview=preview)
-    handlers = Handlers(Sessions(study, engine), pages)
+    kind = "preview" if preview else "simulated" if simulated else "human"
+    handlers = Handlers(Sessions(study, engine), pages, kind)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/", response_class=HTMLResponse)
@@ -78,9 +90,10 @@ def create_app(study: Study, engine: Engine, *, preview: bool = False) -> FastAP
         shown = await run_in_threadpool(_first, handlers, request)
         return HTMLResponse(await document(mounted, request.scope, shown, pages))
 
+    blocks = _blocks(handlers)
     gr.mount_gradio_app(
         app,
-        _blocks(handlers),
+        blocks,
         path="/",
         footer_links=[],
         run_history=False,
@@ -90,6 +103,8 @@ def create_app(study: Study, engine: Engine, *, preview: bool = False) -> FastAP
         ssr_mode=False,
     )
     mounted: Any = app.routes[-1].app  # type: ignore[attr-defined]
+    functions = {index: len(function.inputs) for index, function in blocks.fns.items()}
+    app.add_middleware(Guard, functions=functions, enrolling=HANDLERS.index("enrol"), rules=rules or Rules())
     return app
 
 
