@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from userstudy.database.engine import lock_enrolment
 from userstudy.database.models import Event, Participant
-from userstudy.enrolment import admission, place_left, release_abandoned
+from userstudy.enrolment import admission, noted_every, place_left, release_abandoned
 from userstudy.errors import StudyError
 from userstudy.study import Study
 from userstudy.tokens import sign, verify
@@ -18,7 +18,6 @@ from userstudy.tokens import sign, verify
 __all__ = ["Access"]
 
 _PURPOSE = "participant"
-_SEEN = timedelta(minutes=1)  # how exactly it is noted when somebody was there last
 
 
 class Access:
@@ -41,12 +40,8 @@ class Access:
 
     def find(self, session: Session, token: str, *, lock: bool = False) -> Participant:
         """Return the participant, in a transaction that changes them with their row locked."""
-        days = self._study.settings.recruitment.link_valid_days
-        key = verify(self._study.secret, _PURPOSE, token, days * 24 * 3600)
-        wanted = select(Participant).where(Participant.key == key)
-        if lock:
-            wanted = wanted.with_for_update().execution_options(populate_existing=True)
-        participant = session.scalar(wanted)
+        wanted = select(Participant).where(Participant.key == self._key(token))
+        participant = session.scalar(wanted.with_for_update() if lock else wanted)
         if participant is None:
             raise StudyError("link_invalid")
         return participant
@@ -59,9 +54,8 @@ class Access:
         """
         participant = self.find(session, token)
         _refuse(session, participant)
-        seen = participant.seen_at
-        fresh = participant.status == "active" and seen is not None and self._clock() - seen < _SEEN
-        return participant if fresh or participant.status == "completed" else None
+        noted = participant.status == "active" and not self._due(participant)
+        return participant if noted or participant.status == "completed" else None
 
     def go_on(self, session: Session, token: str) -> Participant:
         """Return the participant with their row locked, seen now; one released has their place back.
@@ -69,22 +63,37 @@ class Access:
         Raises:
             StudyError: withdrawn, screened_out, study_closed, or released: their place is somebody else's.
         """
-        released = self.find(session, token).status == "released"
+        status = select(Participant.status).where(Participant.key == self._key(token))
+        released = session.scalar(status) == "released"
         if released:
             # Before the row's lock, in the order enrolment takes them, so that neither waits for the other.
             lock_enrolment(session.connection())
         participant = self.find(session, token, lock=True)
         _refuse(session, participant)
-        time = self._clock()
         if participant.status == "released":
-            release_abandoned(session, self._study, time)
-            if not released or not place_left(session, self._study, participant.kind):
+            # Without the lock it was released this very moment, for somebody who takes the place.
+            if not released or not self._return(session, participant):
                 raise StudyError("released")
-            participant.status = "active"
-            session.add(Event(participant_id=participant.id, kind="returned", detail="", at=time))
-        if participant.status == "active":
-            participant.seen_at = time
+        elif participant.status == "active" and self._due(participant):
+            participant.seen_at = self._clock()
         return participant
+
+    def _return(self, session: Session, participant: Participant) -> bool:
+        """Give a released participant a place again, if there is one."""
+        time = self._clock()
+        release_abandoned(session, self._study, time)
+        if not place_left(session, self._study, participant.kind):
+            return False
+        participant.status, participant.seen_at = "active", time
+        session.add(Event(participant_id=participant.id, kind="returned", detail="", at=time))
+        return True
+
+    def _due(self, participant: Participant) -> bool:
+        return participant.seen_at is None or self._clock() - participant.seen_at >= noted_every(self._study)
+
+    def _key(self, token: str) -> str:
+        days = self._study.settings.recruitment.link_valid_days
+        return verify(self._study.secret, _PURPOSE, token, days * 24 * 3600)
 
 
 def _refuse(session: Session, participant: Participant) -> None:

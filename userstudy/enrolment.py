@@ -14,7 +14,7 @@ from userstudy.errors import StudyError
 from userstudy.order import order
 from userstudy.study import Study
 
-__all__ = ["admission", "admit", "known", "place_left", "release_abandoned", "taken"]
+__all__ = ["admission", "admit", "known", "noted_every", "place_left", "release_abandoned", "taken"]
 
 
 def admission(session: Session) -> str:
@@ -37,10 +37,16 @@ def known(session: Session, hashed: str, session_hash: str) -> Participant | Non
     return session.get_one(Participant, identity.participant_id)
 
 
+def noted_every(study: Study) -> timedelta:
+    """Return how exactly it is noted when somebody was there last: not at every answer."""
+    return timedelta(minutes=min(1, study.settings.recruitment.abandoned_after_minutes / 10))
+
+
 def release_abandoned(session: Session, study: Study, now: datetime) -> None:
     """Take the places of sessions that have been silent for too long."""
-    silent = now - timedelta(minutes=study.settings.recruitment.abandoned_after_minutes)
-    abandoned = (Participant.status == "active") & (Participant.seen_at < silent)
+    silence = timedelta(minutes=study.settings.recruitment.abandoned_after_minutes)
+    seen = now - silence - noted_every(study)
+    abandoned = (Participant.status == "active") & (Participant.seen_at < seen)
     released = session.scalars(
         update(Participant).where(abandoned).values(status="released").returning(Participant.id),
         execution_options={"synchronize_session": False},

@@ -184,7 +184,7 @@ class Sessions:
             asked = {q.id: q for q in self._pages.asked(trial.stimuli)}
             if not asked:
                 raise StudyError("gone", f"the material lacks {', '.join(trial.stimuli)}")
-            if question not in asked:
+            if not isinstance(question, str) or question not in asked:
                 raise StudyError("invalid_answer", "the page has no such question")
             found = checked_value(asked[question], value, self._pages.labels(trial.stimuli))
             session.add(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.util import find_spec
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import (
@@ -22,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from quantxai.errors import InputError, MissingExtra
 from userstudy.database.migrate import migrate
+from userstudy.database.turns import Turns
 from userstudy.errors import StudyError
 from userstudy.study import Study
 
@@ -30,6 +32,8 @@ __all__ = ["described", "forget", "lock_enrolment", "open_database", "transactio
 _LOG = logging.getLogger(__name__)
 _WAIT_SECONDS = 10  # for another writer, for a connection
 _ENROLMENT = 7_836_141  # any number: PostgreSQL's advisory lock that enrolment takes
+_WRITERS: WeakKeyDictionary[Engine, Turns] = WeakKeyDictionary()
+"""SQLite lets one write at a time: threads of one process queue for it here."""
 _READING = "quantxai_reading"
 _OURS = (IntegrityError, ProgrammingError, DataError)  # defects of this program, not of the database
 
@@ -86,9 +90,11 @@ def transaction(engine: Engine, *, write: bool = True) -> Iterator[Session]:
     """
     try:
         bound = engine if write else engine.execution_options(**{_READING: True})
-        with Session(bound, expire_on_commit=False) as session, session.begin():
+        turns = _WRITERS.get(engine) if write else None
+        waited = turns.turn(_WAIT_SECONDS) if turns else nullcontext()
+        with waited, Session(bound, expire_on_commit=False) as session, session.begin():
             yield session
-    except (DBAPIError, PoolTimeout) as error:
+    except (DBAPIError, PoolTimeout, TimeoutError) as error:
         if isinstance(error, _OURS):
             raise
         _LOG.error("%s: %s", described(engine), _first_line(error))
@@ -132,10 +138,9 @@ def _address(study: Study, url: str | None) -> URL:
 
 
 def _sqlite(address: URL) -> Engine:
-    # Few connections: those who wait for one are served in their order, those who wait for SQLite's lock are not.
-    engine = create_engine(
-        address, hide_parameters=True, pool_size=4, max_overflow=0, pool_timeout=_WAIT_SECONDS
-    )
+    # As many connections as a server has threads: readers wait for nobody, and writers for their turn.
+    engine = create_engine(address, hide_parameters=True, pool_size=40, pool_timeout=_WAIT_SECONDS)
+    _WRITERS[engine] = Turns()
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: Any) -> None:
@@ -164,7 +169,7 @@ def _postgresql(address: URL) -> Engine:
         hide_parameters=True,
         pool_pre_ping=True,
         pool_size=10,
-        max_overflow=10,
+        max_overflow=20,
         pool_timeout=_WAIT_SECONDS,
         connect_args={"connect_timeout": 5, "tcp_user_timeout": _WAIT_SECONDS * 1000},
     )
