@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,7 +26,7 @@ from userstudy.sessions import Prolific, Sessions
 from userstudy.study import Study
 from userstudy.tokens import sign
 
-__all__ = ["Clock", "SessionsContract", "World", "answer_page", "refused"]
+__all__ = ["SMALL", "Clock", "ProcessesContract", "SessionsContract", "World", "answer_page", "refused"]
 
 SMALL = {"design": {"items": 3, "per_participant": 3, "repeats": 0, "attention_checks": 0}, "items": 3}
 
@@ -476,6 +478,50 @@ class SessionsContract:
         assert kinds <= {"withdrawn"}
         assert world.count(Answer) == 0
         assert world.sessions.view(other).page
+
+
+class ProcessesContract:
+    """What holds for several processes that serve one study; needs the fixture `url`, too."""
+
+    def test_processes_that_start_at_once_share_the_places(self, tmp_path: Path, url: str | None) -> None:
+        study = make_study(tmp_path / "study", **SMALL | {"recruitment": {"participants": 17}})
+        workers = [_worker(study, url, tmp_path / "gate", 8) for _ in range(3)]
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "ready\n"
+        (tmp_path / "gate").touch()
+        said = [worker.communicate(timeout=60) for worker in workers]
+        assert Counter("".join(out for out, _ in said).split()) == {"enrolled": 17, "study_full": 7}, said
+        engine = open_database(study, url)
+        assert sorted(World(study, engine).forms().values()) == [5, 6, 6]
+        engine.dispose()
+
+    def test_a_killed_process_loses_nothing_acknowledged(self, tmp_path: Path, url: str | None) -> None:
+        study = make_study(tmp_path / "study", **SMALL)
+        (tmp_path / "gate").touch()
+        worker = _worker(study, url, tmp_path / "gate", 0)
+        assert worker.stdout is not None
+        said = [worker.stdout.readline() for _ in range(60)]
+        worker.kill()
+        said += worker.communicate(timeout=60)[0].splitlines(keepends=True)
+        keys = [line.strip() for line in said if line.startswith("key-") and line.endswith("\n")]
+        assert len(keys) >= 59
+        engine = open_database(study, url)
+        with transaction(engine, write=False) as session:
+            stored = list(session.scalars(select(Answer.key).order_by(Answer.id)))
+        engine.dispose()
+        assert stored[: len(keys)] == keys
+        assert len(stored) <= len(keys) + 1  # stored, and killed before it could say so
+
+
+def _worker(study: Study, url: str | None, gate: Path, enrolments: int) -> subprocess.Popen[str]:
+    script = Path(__file__).with_name("study_worker.py")
+    return subprocess.Popen(
+        [sys.executable, str(script), str(study.path), url or "", str(gate), str(enrolments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def _together(call: Callable[[], object], number: int) -> None:
