@@ -26,6 +26,8 @@ from userstudy.wording import Wording, wordings
 __all__ = ["Pages", "Shown", "environment"]
 
 
+_COMPARED = ("edited", "explanation")
+"""Parts that stand side by side even where they are the same."""
 _LEAST_ALIKE = 0.25
 """Share of words two texts have in common, from which on their difference is marked."""
 
@@ -198,7 +200,11 @@ def _blocks(text: str, names: Sequence[str] = ()) -> list[_Block]:
 def _arranged(stimuli: Sequence[Sequence[Part]]) -> tuple[list[Part], list[dict[str, Any]]]:
     """Return the parts that two stimuli share, and of each stimulus its own ones and the text it changes."""
     first, *others = stimuli or [()]
-    common = [part for part in first if others and all(part in other for other in others)]
+    common = [
+        part
+        for part in first
+        if others and part.name not in _COMPARED and all(part in other for other in others)
+    ]
     shown: list[dict[str, Any]] = []
     for parts in stimuli:
         by_name: Mapping[str, str] = {part.name: part.text for part in parts}

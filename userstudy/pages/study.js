@@ -170,6 +170,8 @@
     busy = false;
     const marks = study.querySelector("[data-do=marks]");
     if (marks) { marks.checked = storage.read("quantxai-marks") !== "off"; mark(marks); }
+    const material = study.querySelector(".material");
+    if (material) material.classList.toggle("tall", material.offsetHeight > innerHeight - 120);
     const address = study.querySelector(".address");
     if (address) address.value = link();
     for (const answer of unsent()) if (answer.position === position) put(answer.question, answer.value);
