@@ -1,19 +1,23 @@
-"""A small study directory without a run, for every test of the user study."""
+"""A small study directory without a run, and a small run of texts without a model, for every test of the user study."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from synthetic import EditRow, ExplanationRow, made_finding
+
+from quantxai.manifest import CellKey, Manifest
 from quantxai.options import toml_value
-from quantxai.records import digest
+from quantxai.records import Finding, Measurement, Row, digest
+from quantxai.store import Store, rows_to_table
 from userstudy.design import draw_design
 from userstudy.records import Origin, Part, Stimulus
 from userstudy.settings import StudySettings
 from userstudy.study import Study
 
-__all__ = ["SETTINGS", "make_stimuli", "make_study"]
+__all__ = ["SETTINGS", "make_run_of_texts", "make_stimuli", "make_study"]
 
 SETTINGS: dict[str, Any] = {
     "name": "small",
@@ -50,6 +54,7 @@ SETTINGS: dict[str, Any] = {
 """A whole study.toml."""
 
 _LABELS = ("entailment", "neutral", "contradiction")
+_NEWS = ("world", "sports")
 
 
 def make_study(path: Path, **changes: Any) -> Study:
@@ -140,3 +145,82 @@ def _is_table(value: Any) -> bool:
 
 def _is_tables(value: Any) -> bool:
     return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], dict)
+
+
+def _edit(index: int, variant: str) -> Row:
+    """Variant nf4 writes nothing for items 0 to 2, gptq-3 nothing but a tag for item 3."""
+    gold, other = _NEWS[index % 2], _NEWS[1 - index % 2]
+    edited: str | None = f"Edit {index} by someone.</edit>" if variant == "nf4" else f"Edit {index}."
+    if (variant == "nf4" and index < 3) or (variant == "rerun" and index == 9):
+        edited = None
+    if variant == "gptq-3" and index == 3:
+        edited = "<edit> "
+    return EditRow(
+        item=f"news/{index}", group=f"g{index // 2}", original=f"Text {index}.", context="", gold=gold,
+        predicted=gold if index % 3 else other, target=other, edited=edited, steps=[], failure=None, raw="",
+        labels=list(_NEWS), original_scores=[-1.0, -2.0], edited_scores=[-3.0, -1.0] if edited else None,
+    )  # fmt: skip
+
+
+def _explanation(index: int, variant: str) -> Row:
+    return ExplanationRow(
+        item=f"pair-{index}", group=f"p{index}", text=f"Premise: It rains {index}.\nHypothesis: It is wet.",
+        gold=_LABELS[index % 3], reference=None, order="predict-then-explain", labels=list(_LABELS),
+        scores=[], predicted=_LABELS[0], said=None, explanation=f"Rain, says {variant} {index}.", raw="",
+        failure=None, samples=[], sample_labels=[],
+    )  # fmt: skip
+
+
+def make_run_of_texts(path: Path) -> Path:
+    """Write a run of four variants, one a control: ten edits of an explainer named `edits`, six explanations."""
+    store, cells = Store(path), []
+    made: dict[str, tuple[str, Callable[[int, str], Row], int]] = {
+        "edits": ("news", _edit, 10),
+        "natural_language": ("inference", _explanation, 6),
+    }
+    variants = ("full", "gptq-3", "nf4", "rerun")
+    for variant in variants:
+        for explainer, (dataset, _, _) in made.items():
+            for kind, scorer in (("rows", ""), ("scores", "s")):
+                key = {
+                    "kind": kind,
+                    "variant": variant,
+                    "explainer": explainer,
+                    "dataset": dataset,
+                    "scorer": scorer,
+                }
+                cells.append(CellKey.model_validate({**key, "shard": 0, "digest": digest(key)}))
+    explainers = [
+        {"explainer": "edits", "method": "counterfactual", "dataset": "news", "task": "topic"},
+        {
+            "explainer": "natural_language",
+            "method": "natural_language",
+            "dataset": "inference",
+            "task": "inference",
+        },
+        {"explainer": "facts", "method": "memorization", "dataset": "relations", "task": "recall"},
+    ]
+    store.write_manifest(
+        Manifest(
+            quantxai="0.1.0", seed=0, model={"name": "smollm2-135m"}, dtype="bfloat16", device="cpu",
+            variants=[{"name": name, "control": name == "rerun"} for name in variants],
+            explainers=explainers, cells=cells,
+        )
+    )  # fmt: skip
+    for key in cells:
+        _, make, count = made[key.explainer]
+        rows: list[Any] = [make(index, key.variant) for index in range(count)]
+        kind: type[Any] = type(rows[0])
+        if key.kind == "scores":
+            kind = Measurement
+            rows = [
+                Measurement(
+                    variant=key.variant, explainer=key.explainer, dataset=key.dataset, item=row.item, group=row.group,
+                    scorer="s", metric="m", value=0.5,
+                )
+                for row in rows
+            ]  # fmt: skip
+        store.write(key, rows_to_table(rows, kind))
+    found = [("nf4", "edits", "news"), ("nf4", "facts", "relations"), ("rerun", "edits", "news")]
+    store.write_results(Finding, [made_finding(variant=v, explainer=e, dataset=d) for v, e, d in found])
+    return path

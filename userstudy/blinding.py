@@ -90,7 +90,7 @@ def names_pattern(own: Iterable[str]) -> re.Pattern[str]:
 
     Args:
         own: the run's: its model, its variants. Of a name without a digit (`full`) nothing is made:
-            it is a word as well. A model's name matches with its parts in any number and spelling:
+            it is a word as well. A model's name also matches with parts left out and joined otherwise:
             `smollm2-135m` also matches "SmolLM2 135M" and "SmolLM2".
     """
     found = []
@@ -99,10 +99,10 @@ def names_pattern(own: Iterable[str]) -> re.Pattern[str]:
         if not any(character.isdigit() for character in name) or not parts:
             continue
         head, *rest = parts
-        more = f"(?:[-_ .]?(?:{'|'.join(rest)}))" if rest else ""
         # Without a digit of its own the first part is a word (Llama): one more part has to follow.
-        needed = "" if not rest else "*" if any(c.isdigit() for c in head) else "+"
-        found.append(f"{head}{more}{needed}")
+        word = not any(character.isdigit() for character in head)
+        found.append(head + (rf"(?=[-_ .]?(?:{'|'.join(rest)}))" if word else ""))
+        found[-1] += "".join(f"(?:[-_ .]?{part})?" for part in rest)
     return re.compile(rf"(?<!\w)(?:{'|'.join([*found, _FAMILIES, _QUANTIZERS])})(?!\w)", re.IGNORECASE)
 
 

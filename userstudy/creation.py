@@ -174,7 +174,7 @@ def _must_be_unanswered(study: Study) -> None:
             (people,) = database.execute(
                 "SELECT count(*) FROM participants WHERE kind <> 'preview'"
             ).fetchone()
-    except sqlite3.OperationalError as error:
+    except sqlite3.DatabaseError as error:
         if "no such table" in str(error):
             return
         raise InputError(f"'{file}' cannot be read, so nothing was drawn: {error}") from None

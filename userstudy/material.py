@@ -119,8 +119,8 @@ def draw_material(store: Store, settings: StudySettings) -> Material:
 def allocate(sizes: Mapping[Stratum, int], wanted: int) -> dict[Stratum, int]:
     """Return how many items to draw from each stratum: in proportion, at least one of each where there is room.
 
-    What proportion leaves over goes to the largest remainders. With fewer items than strata, the largest
-    strata give one each.
+    By Webster's method (Sainte-Laguë): each next item goes to the stratum with the largest size / (2 drawn + 1).
+    With fewer items than strata, the largest strata give one each.
 
     Args:
         sizes: eligible items of each stratum, all at least 1.
@@ -129,11 +129,9 @@ def allocate(sizes: Mapping[Stratum, int], wanted: int) -> dict[Stratum, int]:
     wanted = min(wanted, sum(sizes.values()))
     by_size = sorted(sizes, key=lambda stratum: -sizes[stratum])
     taken = dict.fromkeys(sizes, 0) | dict.fromkeys(by_size[:wanted], 1)
-    share = wanted / sum(sizes.values())
     while sum(taken.values()) < wanted:
-        # The one that is furthest below its share: largest remainders, with the minimum of one kept.
-        open_ = [stratum for stratum in by_size if taken[stratum] < sizes[stratum]]
-        taken[max(open_, key=lambda stratum: sizes[stratum] * share - taken[stratum])] += 1
+        left = [stratum for stratum in by_size if taken[stratum] < sizes[stratum]]
+        taken[max(left, key=lambda stratum: sizes[stratum] / (2 * taken[stratum] + 1))] += 1
     return taken
 
 
