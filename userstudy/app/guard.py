@@ -204,7 +204,7 @@ class _Headed:
             message["headers"] = [p for p in pairs if not p[0].decode("latin-1").lower().startswith(_DROPPED)]
             headers = MutableHeaders(scope=message)
             for name, value in SECURITY.items():
-                headers[name] = value
+                headers.setdefault(name, value)
             lasting = message["status"] == 200 and self.path.startswith(_FOLDERS)
             headers["Cache-Control"] = "public, max-age=86400" if lasting else "no-store"
             headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
@@ -216,7 +216,7 @@ def _methods(path: str) -> tuple[str, ...]:
         return ()
     if path == CALL:
         return ("POST",)
-    if path == "/" or path in _FILES or path.startswith(_FOLDERS):
+    if path == "/" or path in _FILES or (path.startswith(_FOLDERS) and not path.endswith("/")):
         return ("GET", "HEAD")
     return ("GET", "HEAD", "POST") if _is_admin(path) else ()
 
