@@ -65,6 +65,7 @@ def create_app(
     preview: bool = False,
     simulated: bool = False,
     rules: Rules | None = None,
+    root_path: str = "",
 ) -> FastAPI:
     """Return the participant's app, to be served under one address.
 
@@ -75,6 +76,7 @@ def create_app(
         simulated: whether whoever comes is a simulated rater. Only the server says so: a participant can
             neither pass for one nor, where people take part, be anything else than human.
         rules: what a deployment decides: the server's names, who may embed the page, limits.
+        root_path: what the public address has before the page, such as `/study`; empty for nothing.
 
     Raises:
         ConfigError: a language of the study lacks words.
@@ -95,6 +97,7 @@ def create_app(
         app,
         blocks,
         path="/",
+        root_path=root_path or None,
         footer_links=[],
         run_history=False,
         show_error=False,

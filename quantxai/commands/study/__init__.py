@@ -7,6 +7,7 @@ import typer
 from quantxai.commands.study.export import export
 from quantxai.commands.study.new import draw, new
 from quantxai.commands.study.password import password
+from quantxai.commands.study.serve import serve
 
 __all__ = ["study"]
 
@@ -21,3 +22,4 @@ study.command()(draw)
 study.command()(export)
 study.command()(new)
 study.command()(password)
+study.command()(serve)

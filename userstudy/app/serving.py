@@ -1,0 +1,182 @@
+"""Serving a study: one process, one address, stopped without losing what was acknowledged."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from quantxai.errors import InputError
+from userstudy.app.guard import Rules
+from userstudy.app.server import create_app
+from userstudy.database.engine import open_database
+from userstudy.study import Study
+
+__all__ = ["Place", "serve"]
+
+_SECONDS = 10
+"""How long requests in work may take to end when the server is told to stop."""
+_KEPT_OUT = shutil.ignore_patterns("*.sqlite*", "secret.key", "admin.json", "analysis")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study is served.
+
+    Args:
+        host: the address to listen at.
+        port: 0 takes any that is free.
+        root_path: what the public address has before the page, such as `/study`; empty for nothing.
+        proxy: address of the proxy in front whose X-Forwarded headers are believed; empty for none.
+        names: host names the server answers to; any where empty.
+    """
+
+    host: str
+    port: int
+    root_path: str = ""
+    proxy: str = ""
+    names: tuple[str, ...] = ()
+
+    def rules(self) -> Rules:
+        """What of it the guard needs to know."""
+        return replace(Rules(), hosts=self.names, behind_proxy=bool(self.proxy))
+
+
+def serve(
+    study: Study,
+    place: Place,
+    *,
+    database: str | None = None,
+    kind: str = "human",
+    announce: Callable[[str], None],
+) -> None:
+    """Serve a study until a signal ends it; requests in work are answered first.
+
+    Args:
+        study: what is served.
+        place: where.
+        database: its address; the study's own SQLite file where left out. A preview has its own.
+        kind: of those who come: human, simulated or preview.
+        announce: called with the page's address, without a path, once it can be opened.
+
+    Raises:
+        InputError: the port is taken, the host is none of this machine, or the database cannot be opened.
+    """
+    listening = _listen(place)
+    with listening, _material(study, kind) as served:
+        engine = open_database(served, None if kind == "preview" else database)
+        try:
+            app = create_app(
+                served,
+                engine,
+                preview=kind == "preview",
+                simulated=kind == "simulated",
+                rules=place.rules(),
+                root_path=place.root_path,
+            )
+            _run(_Prefix(app, place.root_path), listening, place, announce)
+        finally:
+            engine.dispose()
+
+
+class _Prefix:
+    """Takes the root path off an address where the proxy has not done so."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self.app = app
+        self.root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request."""
+        path = scope.get("path", "")
+        if self.root_path and (path + "/").startswith(self.root_path + "/"):
+            inner = path.removeprefix(self.root_path) or "/"
+            scope = {**scope, "path": inner, "raw_path": inner.encode()}
+        await self.app(scope, receive, send)
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+def _run(app: ASGIApp, listening: socket.socket, place: Place, announce: Callable[[str], None]) -> None:
+    host, port = listening.getsockname()[:2]
+    host = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    shown = f"[{host}]" if ":" in host else host
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(place.proxy),
+        forwarded_allow_ips=place.proxy or None,
+        timeout_graceful_shutdown=_SECONDS,
+    )
+    server = _Server(config, lambda: announce(f"http://{shown}:{port}"))
+    # uvicorn ends gracefully and then sends itself the signal once more, which is to end in clean-up, too.
+    previous = signal.signal(signal.SIGTERM, _end)
+    try:
+        server.run(sockets=[listening])
+    except KeyboardInterrupt:
+        return
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _listen(place: Place) -> socket.socket:
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    try:
+        return socket.create_server((place.host, place.port), family=family, backlog=2048)
+    except socket.gaierror:
+        raise InputError(
+            f"--host {place.host}: there is no such address. Try 127.0.0.1 or 0.0.0.0."
+        ) from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise InputError(
+                f"port {place.port} is taken, perhaps by another study. Choose another with --port."
+            ) from None
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise InputError(f"--host {place.host} is not an address of this machine.") from None
+        if error.errno == errno.EACCES:
+            raise InputError(
+                f"port {place.port} is reserved for the system. Choose one from 1024 on with --port."
+            ) from None
+        raise
+
+
+@contextmanager
+def _material(study: Study, kind: str) -> Iterator[Study]:
+    """Give the study itself, or to a preview a copy without participants that is thrown away."""
+    if kind != "preview":
+        yield study
+        return
+    with tempfile.TemporaryDirectory(prefix="quantxai-preview-") as folder:
+        copy = Path(folder) / "study"
+        shutil.copytree(study.path, copy, ignore=_KEPT_OUT)
+        yield Study.open(copy)
