@@ -8,12 +8,22 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from quantxai.errors import InputError, UnknownName
+from userstudy.clock import now
 from userstudy.database.engine import lock_enrolment, transaction
 from userstudy.database.models import Admission, Exclusion, Participant
-from userstudy.sessions import now
+from userstudy.status import Status, status
 from userstudy.study import Study
 
-__all__ = ["ADMISSIONS", "AdmissionStatus", "admission_status", "exclude", "include", "set_admission"]
+__all__ = [
+    "ADMISSIONS",
+    "AdmissionStatus",
+    "Status",
+    "admission_status",
+    "exclude",
+    "include",
+    "set_admission",
+    "status",
+]
 
 AdmissionStatus = Literal["open", "paused", "closed"]
 ADMISSIONS: tuple[str, ...] = get_args(AdmissionStatus)

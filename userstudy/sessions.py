@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Engine, select
@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from userstudy import enrolment
 from userstudy.access import Access
 from userstudy.answering import checked_key, checked_seconds, checked_value, progress
+from userstudy.clock import now
 from userstudy.database.engine import forget, lock_enrolment, transaction
 from userstudy.database.models import Answer, Event, Identity, Participant, Trial
 from userstudy.errors import StudyError
@@ -26,12 +27,7 @@ from userstudy.pages import Page, Pages, View
 from userstudy.study import Study
 from userstudy.tokens import keyed_hash
 
-__all__ = ["Page", "Prolific", "Sessions", "View", "now"]
-
-
-def now() -> datetime:
-    """Return the time as the database keeps it: UTC, without a zone."""
-    return datetime.now(UTC).replace(tzinfo=None)
+__all__ = ["Page", "Prolific", "Sessions", "View"]
 
 
 class Prolific(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from alembic import command
@@ -12,6 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, insert, inspect, select
 
 from quantxai.errors import InputError
+from userstudy.clock import now
 from userstudy.database.models import Admission, Base
 
 __all__ = ["configuration", "migrate"]
@@ -54,8 +54,7 @@ def migrate(connection: Connection, digest: str, described: str) -> None:
     latest = select(Admission.digest).order_by(Admission.id.desc()).limit(1)
     kept = connection.execute(latest).scalar_one_or_none()
     if kept is None:
-        now = datetime.now(UTC).replace(tzinfo=None)
-        connection.execute(insert(Admission).values(status="open", digest=digest, at=now))
+        connection.execute(insert(Admission).values(status="open", digest=digest, at=now()))
     elif kept != digest:
         raise InputError(
             f"{described} holds the answers to other material than material.json and design.json of this study. "
