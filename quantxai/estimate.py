@@ -17,6 +17,8 @@ from quantxai.devices import Device, this_machine
 from quantxai.errors import ModelError
 from quantxai.footprint import (
     LIBRARY_BYTES,
+    TEXT_TOKENS,
+    WIDTH,
     explaining_seconds,
     footprints,
     preparation_seconds,
@@ -44,7 +46,9 @@ class Estimate(Record):
     """What is still to be spent; everything already done is left out."""
 
     download_bytes: int
-    disk_bytes: int = Field(description="What stays on the disk: model, checkpoints, twins, cells.")
+    disk_bytes: int = Field(
+        description="What stays on the disk: model, checkpoints, twins, the parent's logits, cells."
+    )
     memory_bytes: int | None = Field(
         description="Peak of all processes at the same time; null where the model's shape is not known."
     )
@@ -63,10 +67,13 @@ def estimate(plan: Plan, store: Store, done: Collection[CellKey]) -> Estimate:
     count = parameters(plan.model)
     todo = [c for c in plan.rows if c.key not in done]
     seconds = memory = None
+    disk = _disk(plan, todo, count)
     try:
         shape = shape_of(read_config(plan.model), plan.model.source)
         device = this_machine(plan.parent.dtype) if plan.parent.device == "cpu" else _ANY_GPU
         memory, basis = _memory(plan, todo, shape, device), device.basis
+        if not all(v.prepared for v in plan.variants):  # what the parent says on the receipts' text is kept
+            disk += TEXT_TOKENS * shape.head // shape.hidden * WIDTH[plan.parent.dtype]
         if device.kind == "cpu":
             measured = _seconds_per_item(plan, store, done)
             seconds = _seconds(plan, todo, done, measured, shape, device)
@@ -75,7 +82,7 @@ def estimate(plan: Plan, store: Store, done: Collection[CellKey]) -> Estimate:
         basis = f"not estimated: {error}"
     return Estimate(
         download_bytes=plan.model.download_bytes + _foreign(plan),
-        disk_bytes=_disk(plan, todo, count),
+        disk_bytes=disk,
         memory_bytes=memory,
         seconds=seconds,
         basis=basis,

@@ -24,6 +24,7 @@ from quantxai.methods import MatchedControl, Quantizer
 from quantxai.models import directory_digest, require_space
 from quantxai.receipts import Receipt
 from quantxai.records import digest
+from quantxai.reference import keep_parent_logits, read_logits
 from quantxai.variants import Variant
 
 __all__ = ["calibration_tokens", "load_variant", "prepare"]
@@ -84,7 +85,9 @@ def prepare(
         if variant.quantizer.weight_bits is not None:
             found, logits = apart(_inspect, variant, parent, report)
             facts |= found
-        measures, warnings = apart(_measure, variant, parent, logits, report)
+        report(f"{variant.name}: measuring it beside its parent")
+        said = apart(keep_parent_logits, variant, parent)
+        measures, warnings = apart(_measure, variant, parent, logits, said)
         if variant.quantizer.calibrated:
             rounded = apart(_round_on_same_grid, variant, parent, report)
             facts["rtn_same_grid_perplexity"] = rounded
@@ -241,32 +244,35 @@ def _inspect(variant: Variant, parent: Path, report: Callable[[str], None]) -> t
     return facts, logits.numpy() if variant.twin is not None else None
 
 
-def _measure(
-    variant: Variant, parent: Path, logits: Any, report: Callable[[str], None]
-) -> tuple[dict[str, Any], list[str]]:
+def _measure(variant: Variant, parent: Path, logits: Any, said: Path) -> tuple[dict[str, Any], list[str]]:
     """Measure a variant beside its parent; return what a receipt says about its outputs, and warnings.
 
     Args:
         variant: the variant.
         parent: directory of the parent checkpoint.
         logits: what the twin has to give on the probe; None where there is no twin.
-        report: called with a line.
+        said: file of the parent's logits on the receipts' text.
     """
     import torch
 
-    quantizer = variant.quantizer
-    report(f"{variant.name}: measuring it beside its parent")
+    quantizer, tokenizer = variant.quantizer, load_tokenizer(parent)
     model = load_variant(variant, parent)
     if logits is not None:
         read = receipts.embedding_gradient(model, _probe_ids(parent, variant.device))[0].cpu()
         receipts.check_same_logits(torch.from_numpy(logits), read, f"the twin of variant '{variant.name}'")
+    expected, ids = read_logits(said), receipts.text_tokens(tokenizer)
     is_parent = quantizer.method == "full" and variant.dtype == variant.parent_dtype
-    reference = model if is_parent else load_dense(parent, variant.parent_dtype, variant.device)
-    tokenizer = load_tokenizer(parent)
-    measures = receipts.measure_text(model, reference, receipts.text_tokens(tokenizer))
+    measures = (
+        receipts.measure_text(expected, None, ids)
+        if is_parent
+        else receipts.measure_text(receipts.text_logits(model, ids), expected, ids)
+    )
     generated = _continuations(model, tokenizer)
-    by_parent = _continuations(reference, tokenizer) if receipts.only_repeats(generated) else []
-    fault = receipts.fault(measures, generated, by_parent)
+    repeats = receipts.only_repeats(generated)
+    # The parent's weights themselves are seldom needed.
+    beside = repeats or quantizer.own_source is not None
+    reference = load_dense(parent, variant.parent_dtype, variant.device) if beside else None
+    fault = receipts.fault(measures, generated, _continuations(reference, tokenizer) if repeats else [])
     warnings = [f"broken: {fault}"] if fault else []
     if quantizer.own_source is not None:
         warnings += receipts.unlike_parent(model, reference, quantizer.rescales)
@@ -323,7 +329,8 @@ def _round_on_same_grid(variant: Variant, parent: Path, report: Callable[[str], 
     report(f"{variant.name}: measuring round-to-nearest on the same grid, for comparison")
     control = registry.method("quantizer", "rtn").model_validate(grid._asdict())
     model = control.load(parent, variant.dtype, variant.device)
-    return receipts.measure_text(model, model, receipts.text_tokens(load_tokenizer(parent))).perplexity
+    ids = receipts.text_tokens(load_tokenizer(parent))
+    return receipts.measure_text(receipts.text_logits(model, ids), None, ids).perplexity
 
 
 def _unhelpful(variant: Variant, perplexity: float | None, rounded: float | None) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import Field
@@ -28,6 +28,7 @@ __all__ = [
     "inspect_layers",
     "measure_text",
     "only_repeats",
+    "text_logits",
     "text_tokens",
     "unlike_parent",
     "weight_error",
@@ -348,18 +349,38 @@ class _Window(NamedTuple):
     tokens: int
 
 
-def measure_text(model: Any, parent: Any, ids: Sequence[int]) -> TextMeasures:
-    """Measure a variant beside its parent on a text, in windows of WINDOW tokens.
-
-    The first token of each window is not predicted. KL is that of Dutta et al. 2024 (arXiv 2407.09141),
-    from the parent to the variant.
+def text_logits(model: Any, ids: Sequence[int]) -> Iterator[Any]:
+    """Yield a model's logits on a text, window by window.
 
     Args:
-        model: the variant.
-        parent: its parent; the same object where the variant is the parent.
+        model: a transformers model.
+        ids: token ids; the first of each window of WINDOW tokens is not predicted.
+
+    Yields:
+        Logits [tokens - 1, vocabulary] in the model's type, on its device.
+    """
+    import torch
+
+    for window in _windows(ids):
+        with torch.inference_mode():
+            part = torch.tensor(window, device=next(model.parameters()).device)
+            logits = model(part[None]).logits[0, :-1]
+        yield logits
+
+
+def measure_text(found: Iterable[Any], expected: Iterable[Any] | None, ids: Sequence[int]) -> TextMeasures:
+    """Measure a variant beside its parent on a text.
+
+    KL is that of Dutta et al. 2024 (arXiv 2407.09141), from the parent to the variant.
+
+    Args:
+        found: the variant's logits, as `text_logits` yields them.
+        expected: its parent's; None where the variant is the parent.
         ids: token ids.
     """
-    windows = [_window(model, parent, part) for part in _windows(ids)]
+    parts = list(_windows(ids))
+    beside = [None] * len(parts) if expected is None else expected
+    windows = [_window(q, p, part) for q, p, part in zip(found, beside, parts, strict=True)]
     tokens = sum(w.tokens for w in windows)
     kl = sum(w.kl for w in windows) / tokens
     return TextMeasures(
@@ -377,16 +398,15 @@ def _windows(ids: Sequence[int]) -> Iterator[Sequence[int]]:
             yield ids[start : start + WINDOW]
 
 
-def _window(model: Any, parent: Any, ids: Sequence[int]) -> _Window:
+def _window(found: Any, expected: Any, ids: Sequence[int]) -> _Window:
     import torch
 
     with torch.inference_mode():
-        part = torch.tensor(ids, device=next(parent.parameters()).device)
-        expected = parent(part[None]).logits[0, :-1]
-        found = expected if model is parent else model(part[None]).logits[0, :-1]
+        golds = torch.tensor(ids[1:], device=found.device)[:, None]
+        expected = found if expected is None else expected.to(found.device)
         sums = [0.0, 0.0, 0.0, 0.0]
         # Piece by piece: a window's log-probabilities over a large vocabulary are a tenth of a gigabyte.
-        for p, q, gold in zip(*(t.split(PIECE) for t in (expected, found, part[1:, None])), strict=True):
+        for p, q, gold in zip(*(t.split(PIECE) for t in (expected, found, golds)), strict=True):
             p, q = p.float().log_softmax(-1), q.float().log_softmax(-1)
             sums[0] -= q.gather(1, gold).sum().item()
             sums[1] -= p.gather(1, gold).sum().item()

@@ -19,7 +19,7 @@ from quantxai.datasets import calibration_texts, load_dataset  # noqa: E402
 from quantxai.errors import ConfigError, ModelError  # noqa: E402
 from quantxai.models import resolve  # noqa: E402
 from quantxai.preparation import calibration_tokens, load_variant, prepare  # noqa: E402
-from quantxai.receipts import TextMeasures, measure_text, text_tokens  # noqa: E402
+from quantxai.receipts import TextMeasures, measure_text, text_logits, text_tokens  # noqa: E402
 from quantxai.variants import Variant  # noqa: E402
 
 CALIBRATION = {"sequences": 8, "length": 64}
@@ -367,7 +367,7 @@ def test_perplexity_is_exp_of_the_mean_loss_in_nats(tiny_path: Path) -> None:
         windows = [torch.tensor([ids[i : i + 512]]) for i in range(0, len(ids), 512)]
         losses = [model(w, labels=w).loss.item() for w in windows]
 
-    found = measure_text(model, model, ids)
+    found = measure_text(text_logits(model, ids), None, ids)
 
     assert found.perplexity == pytest.approx(math.exp(sum(losses) / 4), rel=1e-4)
     assert found.perplexity is not None
@@ -391,13 +391,16 @@ def test_kl_and_agreement_are_those_of_scipy_and_numpy(tiny_path: Path) -> None:
         expected["kl"] += list(entropy(p, q, axis=1))
         expected["same"] += list(p.argmax(1) == q.argmax(1))
 
-    found = measure_text(other, parent, ids)
+    said = {model: list(text_logits(model, ids)) for model in (other, parent)}
+    found = measure_text(said[other], said[parent], ids)
 
     assert found.kl == pytest.approx(np.mean(expected["kl"]), rel=1e-3)
     assert found.top1_agreement == pytest.approx(np.mean(expected["same"]), abs=1e-9)
     assert found.kl is not None
     assert found.kl > 1e-4
-    assert measure_text(parent, other, ids).kl != pytest.approx(found.kl, rel=1e-3), "it has a direction"
+    assert measure_text(said[parent], said[other], ids).kl != pytest.approx(found.kl, rel=1e-3), (
+        "it has a direction"
+    )
 
 
 # The sanity gate
