@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import typer
 
+from quantxai.commands.study.admission import close, open_, pause
+from quantxai.commands.study.analyze import analyze
+from quantxai.commands.study.exclude import exclude, include
 from quantxai.commands.study.export import export
 from quantxai.commands.study.new import draw, new
 from quantxai.commands.study.password import password
 from quantxai.commands.study.serve import serve
+from quantxai.commands.study.status import status
 
 __all__ = ["study"]
 
@@ -18,8 +22,15 @@ study = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+study.command()(close)
+study.command()(analyze)
 study.command()(draw)
+study.command()(exclude)
 study.command()(export)
+study.command()(include)
 study.command()(new)
+study.command("open")(open_)
 study.command()(password)
+study.command()(pause)
 study.command()(serve)
+study.command()(status)
