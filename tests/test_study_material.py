@@ -16,8 +16,10 @@ from quantxai.errors import InputError, UnknownName
 from quantxai.store import Store
 from userstudy.blinding import blinded, names_pattern
 from userstudy.material import Stratum, allocate, draw_material
+from userstudy.reading import READERS
 from userstudy.settings import StudySettings
 
+RELATIONS = ("entailment", "neutral", "contradiction")
 NAMES = names_pattern(["smollm2-135m", "full", "gptq-3", "acme/Condor-7B-Chat"])
 
 
@@ -125,6 +127,41 @@ def test_what_cannot_be_drawn_is_refused(run: Path) -> None:
         draw_material(store, _settings(variants=["full"]))
     with pytest.raises(InputError, match="no texts of memorization to be rated"):
         draw_material(store, _settings(explainers=["memorization"]))
+
+
+# Reading rows
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "expected"),
+    [
+        ("verification", "Claim: A.\nEvidence: B.", [("claim", "A."), ("evidence", "B.")]),
+        (
+            "inference",
+            "Premise: A\nand more.\nHypothesis: B.",
+            [("text", "Premise: A\nand more.\nHypothesis: B.")],
+        ),
+        ("choice", "Which?\nA: one\nB: two", [("question", "Which?"), ("choices", "A: one\nB: two")]),
+        ("choice", "Which?", [("text", "Which?")]),
+        ("topic", "Claim: it is news.", [("text", "Claim: it is news.")]),
+    ],
+)
+def test_an_items_text_is_taken_apart(task: str, text: str, expected: list[tuple[str, str]]) -> None:
+    told = READERS["natural_language"]({"text": text, "explanation": "So.", "predicted": "yes"}, task)
+    assert told is not None
+    assert [(part.name, part.text) for part in told.before] == [*expected, ("label", "yes")]
+
+
+@pytest.mark.parametrize(("part", "stays"), [("hypothesis", "premise"), ("premise", "hypothesis")])
+def test_the_part_that_stays_is_named(part: str, stays: str) -> None:
+    row = {"part": part, "context": "It rains.", "original": "a", "edited": "b", "target": "neutral"}
+    told = READERS["counterfactual"](
+        {**row, "labels": RELATIONS, "edited_scores": [-2.0, -3.0, -1.0], "predicted": "entailment"},
+        "inference",
+    )
+    assert told is not None
+    assert [(p.name, p.text) for p in told.before] == [(stays, "It rains."), ("original", "a")]
+    assert told.answer == "contradiction"
 
 
 # Blinding

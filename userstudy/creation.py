@@ -171,17 +171,22 @@ def _must_be_unanswered(study: Study) -> None:
         return
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            (people,) = database.execute(
-                "SELECT count(*) FROM participants WHERE kind <> 'preview'"
-            ).fetchone()
+            counts = dict(
+                database.execute("SELECT kind, count(*) FROM participants GROUP BY kind").fetchall()
+            )
     except sqlite3.DatabaseError as error:
         if "no such table" in str(error):
             return
         raise InputError(f"'{file}' cannot be read, so nothing was drawn: {error}") from None
-    if people:
+    if counts.get("human"):
         raise InputError(
-            f"{people} people take part in '{study.path}' already, and their answers belong to the design as it is. "
+            f"{counts['human']} people take part in '{study.path}' already, and their answers belong to the design as it is. "
             "Put study.toml back as it was, or make another study with: quantxai study new RUN --out ANOTHER"
+        )
+    if counts.get("simulated"):
+        raise InputError(
+            f"'{file}' holds the answers of {counts['simulated']} simulated participants to the design as it is. "
+            "Move it away to draw another"
         )
 
 

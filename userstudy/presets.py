@@ -41,7 +41,7 @@ _TABLES: dict[str, type[Record]] = {
     "analysis": AnalysisSettings,
 }
 _HEAD = """\
-# What is asked, of whom, in which words. Look at it with: quantxai study preview STUDY
+# What is asked, of whom, in which words. Look at it with: quantxai study serve STUDY --preview
 #
 # Everything a participant reads can be one text, text = "...", or one for each language, text.en = "..." and
 # text.de = "...". A key that does not exist is an error that names the nearest match. Questions, texts, recruitment,

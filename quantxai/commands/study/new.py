@@ -114,7 +114,12 @@ def _tell(drawn: Drawn, as_json: bool) -> None:
     todo = unfilled(settings)
     if todo:
         lines += ["", wrapped(f"Fill in what is marked [FILL IN: ...] in study.toml: {', '.join(todo)}.", 0)]
-    lines += ["", f"Next: edit {study.path / 'study.toml'}, then: quantxai study power {study.path}"]
+    lines += [
+        "",
+        f"Next: edit {study.path / 'study.toml'}",
+        f"Then: quantxai study power {study.path}            what a study of this size can find",
+        f"      quantxai study serve {study.path} --preview  the pages as participants see them",
+    ]
     typer.echo("\n".join(lines))
 
 
@@ -133,7 +138,7 @@ def _material_lines(material: Material) -> list[str]:
         missing = ", ".join(f"{variant} {count}" for variant, count in origin.left_out.items())
         lines.append(
             wrapped(
-                f"Left out because a variant wrote nothing that could be used: {missing}. So only successes are "
+                f"Items left out because a variant wrote nothing that could be used: {missing}. So only successes are "
                 "rated: state this with the results. How often each variant fails is measured in the run.",
                 0,
             )
@@ -144,7 +149,7 @@ def _material_lines(material: Material) -> list[str]:
     if touched:
         lines.append(
             wrapped(
-                f"From {touched} texts something was taken out that could tell the variant; see material.json.",
+                f"Texts that had something taken out which could tell the variant: {touched}; see material.json.",
                 0,
             )
         )
