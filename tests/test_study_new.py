@@ -127,10 +127,7 @@ def test_new_says_what_was_drawn_and_left_out(run: Path, call: Callable[..., Res
     assert result.exit_code == 0
     assert "edits news world correct 2 2" in said
     assert "6 source items drawn of 6 for which every variant has a text." in said
-    assert (
-        "Items left out because a variant wrote nothing that could be used: gptq-3 1, nf4 3. So only successes are rated"
-        in said
-    )
+    assert "wrote nothing that could be used: gptq-3 1, nf4 3. So only successes are rated" in said
     assert "latin square, 3 forms" in said
     # 10 participants, 6 items, 3 variants: 10 / 3 of each cell, 20 of each variant.
     assert "ratings 3.3 of each item with each variant, 20 of each variant" in said

@@ -180,8 +180,8 @@ def _must_be_unanswered(study: Study) -> None:
         raise InputError(f"'{file}' cannot be read, so nothing was drawn: {error}") from None
     if counts.get("human"):
         raise InputError(
-            f"{counts['human']} people take part in '{study.path}' already, and their answers belong to the design as it is. "
-            "Put study.toml back as it was, or make another study with: quantxai study new RUN --out ANOTHER"
+            f"{counts['human']} people take part in '{study.path}' already, and their answers belong to the design "
+            "as it is. Put study.toml back as it was, or make another study with: quantxai study new RUN --out ANOTHER"
         )
     if counts.get("simulated"):
         raise InputError(
