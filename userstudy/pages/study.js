@@ -8,7 +8,7 @@
   const query = new URLSearchParams(location.search);
   let token = query.get("t") || "";
   let study, announcer;                    // the page; what screen readers are told
-  let stage = "", position = 0;
+  let stage = "", position = 0, language = root.lang;
   let busy = false;
 
   // What the browser remembers. It may refuse to; then the page works all the same.
@@ -47,7 +47,7 @@
     const response = await fetch(`${base}${(config.api_prefix || "/gradio_api").slice(1)}/run/predict`, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ fn_index: functions[what], data: [token, { language: root.lang, ...request }] }),
+      body: JSON.stringify({ fn_index: functions[what], data: [token, { language, ...request }] }),
       signal: AbortSignal.timeout ? AbortSignal.timeout(20000) : undefined,
       keepalive: what === "answer",
     });
@@ -149,8 +149,8 @@
   function render(reply, focus = "#heading") {
     const moved = reply.stage !== stage || reply.position !== position;
     study.innerHTML = reply.html;
-    root.lang = reply.language;
-    root.dir = reply.direction;
+    root.lang = language = reply.language;
+    root.dir = study.dir = reply.direction;
     document.title = reply.title;
     if (moved) {
       restart();
@@ -342,6 +342,7 @@
     study = document.getElementById("study");
     announcer = document.getElementById("announcer");
     const { seconds: kept } = recall();
+    remember((memory) => { delete memory.seconds; });
     arrived(study.dataset.stage, Number(study.dataset.position));
     if (kept && stage === "rating" && kept.position === position) seconds = kept.seconds;
     study.addEventListener("click", (event) => {
@@ -359,6 +360,9 @@
     addEventListener("pagehide", () => { flush(); pocket(); });
     addEventListener("pageshow", (event) => { if (event.persisted) revisit(); });
     if (unsent().length) { state("saving"); deliver(); }
+    // Gradio's front end would say that the page is in the browser's language.
+    new MutationObserver(() => { if (root.lang !== language) root.lang = language; })
+      .observe(root, { attributeFilter: ["lang"] });
     settle();
   }
 

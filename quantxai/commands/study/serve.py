@@ -22,9 +22,12 @@ _PROLIFIC = "PROLIFIC_PID={{%PROLIFIC_PID%}}&STUDY_ID={{%STUDY_ID%}}&SESSION_ID=
 @presented
 def serve(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study directory.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for any.")] = 7860,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen at; 0 for any.")
+    ] = 7860,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")
+        str,
+        typer.Option(metavar="ADDRESS", help="Address to listen at; 0.0.0.0 lets other machines in."),
     ] = "127.0.0.1",
     database: Annotated[
         str | None,
