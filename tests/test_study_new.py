@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import tomllib
 from collections.abc import Callable
@@ -28,10 +29,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run_of_texts(tmp_path_factory.mktemp("new") / "sweep")
 
 
-@pytest.fixture
-def study(run: Path, tmp_path: Path) -> Study:
+@pytest.fixture(scope="module")
+def drawn(run: Path) -> Path:
     """Drawn from it."""
-    return new_study(run, tmp_path / "study", "counterfactual", items=4, participants=9, seed=3).study
+    out = run.parent / "study"
+    new_study(run, out, "counterfactual", items=4, participants=9, seed=3)
+    return out
+
+
+@pytest.fixture
+def study(drawn: Path, tmp_path: Path) -> Study:
+    """A copy of it to change."""
+    return Study.open(shutil.copytree(drawn, tmp_path / "study"))
 
 
 @pytest.fixture

@@ -47,16 +47,7 @@ def draw_design(stimuli: Iterable[Stimulus], settings: StudySettings) -> Design:
     items = _ordered(stimuli, how.per_participant, how.seed)
     slots = min(how.per_participant, len(items))
     _check_repeats(how.repeats, slots, how.attention_checks)
-    sets, sequences = windows(len(items), slots), base_sequences(slots, len(rotated))
-    _check_size(len(sets) * len(sequences) * len(rotated), slots, len(items))
-    shown = [
-        [
-            (items[i], rotated[(start + turn) % len(rotated)])
-            for i, start in zip(sets[w], sequence, strict=True)
-        ]
-        for sequence in sequences
-        for w, turn in _rotations(len(sets), len(rotated))
-    ]
+    shown = _shown(items, rotated, slots)
     attention = attention_checks(stimuli, settings)
     pages = _Pages(stimuli, reference if how.show == "pair" else None, how.seed)
     checks = tuple(Planned(kind="attention", stimuli=(check.id,)) for check in attention)
@@ -64,7 +55,7 @@ def draw_design(stimuli: Iterable[Stimulus], settings: StudySettings) -> Design:
         Form(id=number, trials=(*pages.ratings(cells), *pages.repeats(cells, how.repeats), *checks))
         for number, cells in enumerate(shown)
     )
-    whole = len(sets) == 1 and slots >= len(rotated)
+    whole = slots == len(items) and slots >= len(rotated)
     return Design(
         seed=how.seed,
         kind="latin-square" if whole else "balanced-incomplete-blocks",
@@ -78,6 +69,20 @@ def draw_design(stimuli: Iterable[Stimulus], settings: StudySettings) -> Design:
 
 Cell = tuple[str, str]
 """Source item and variant."""
+
+
+def _shown(items: Sequence[str], variants: Sequence[str], slots: int) -> list[list[Cell]]:
+    """Return the cells of each form."""
+    sets, sequences = windows(len(items), slots), base_sequences(slots, len(variants))
+    _check_size(len(sets) * len(sequences) * len(variants), slots, len(items))
+    return [
+        [
+            (items[i], variants[(start + turn) % len(variants)])
+            for i, start in zip(sets[w], sequence, strict=True)
+        ]
+        for sequence in sequences
+        for w, turn in _rotations(len(sets), len(variants))
+    ]
 
 
 class _Pages:

@@ -103,17 +103,22 @@ def draw_material(store: Store, settings: StudySettings) -> Material:
         for source in sorted(found, key=lambda source: source.name)
         for variant in variants
     )
-    origin = Origin(
+    missing = {variant: left_out[variant] for variant in variants if left_out[variant]}
+    origin = _origin(store, manifest, (sum(taken.values()), len(complete)), missing)
+    return Material(stimuli, origin, {s: (taken[s], len(strata[s])) for s in taken}, _same(stimuli))
+
+
+def _origin(store: Store, manifest: Manifest, counts: tuple[int, int], left_out: dict[str, int]) -> Origin:
+    return Origin(
         run=store.path.resolve().name,
         manifest_digest=digest(manifest.model_dump(mode="json")),
         quantxai_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         model=str(manifest.model.get("name", "")),
-        drawn=sum(taken.values()),
-        eligible=len(complete),
-        left_out={variant: left_out[variant] for variant in variants if left_out[variant]},
+        drawn=counts[0],
+        eligible=counts[1],
+        left_out=left_out,
     )
-    return Material(stimuli, origin, {s: (taken[s], len(strata[s])) for s in taken}, _same(stimuli))
 
 
 def allocate(sizes: Mapping[Stratum, int], wanted: int) -> dict[Stratum, int]:
