@@ -48,6 +48,7 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
+from userstudy.app.admin import admin_routes
 from userstudy.app.guard import Guard, Rules
 from userstudy.app.handlers import HANDLERS, Handlers
 from userstudy.app.pages import Pages, Shown
@@ -92,6 +93,7 @@ def create_app(
         shown = await run_in_threadpool(_first, handlers, request)
         return HTMLResponse(await document(mounted, request.scope, shown, pages))
 
+    app.include_router(admin_routes(study, engine, root_path))
     blocks = _blocks(handlers)
     gr.mount_gradio_app(
         app,
