@@ -55,17 +55,13 @@ def export(
 
     Example: quantxai study export study --out tables
     """
-    from quantxai.errors import MissingExtra, UnknownName
+    from quantxai.errors import UnknownName
+    from userstudy.database.engine import open_database
+    from userstudy.export import ExportOptions, write_export
+    from userstudy.study import Study
 
     if fmt not in _FORMATS:
         raise UnknownName("format", fmt, _FORMATS)
-    try:
-        from userstudy.database.engine import open_database
-        from userstudy.export import ExportOptions, write_export
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), "study", "a user study") from None
-    from userstudy.study import Study
-
     opened = Study.open(study)
     options = ExportOptions(
         format=fmt,  # type: ignore[arg-type]

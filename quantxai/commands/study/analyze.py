@@ -1,0 +1,92 @@
+"""`quantxai study analyze`: what people's ratings say."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quantxai.commands.present import columns, interval, presented, print_json, signed, wrapped
+
+if TYPE_CHECKING:
+    from userstudy.analysis.results import RatingFinding
+    from userstudy.report.view import StudyReport
+
+__all__ = ["analyze"]
+
+
+@presented
+def analyze(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study directory.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to write; STUDY/analysis if left out.")
+    ] = None,
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="Analyse the simulated participants instead of people.")
+    ] = False,
+    with_text: Annotated[
+        bool,
+        typer.Option("--with-text", help="Put free texts and the stimuli's texts into the data package."),
+    ] = False,
+    database: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where the answers are; the study's SQLite file if left out."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print findings and files as JSON.")] = False,
+) -> None:
+    """Analyse the ratings and write the report.
+
+    Applies the exclusion rules, compares every variant with the reference on every question, and writes
+    report.html, report.md, findings as CSV, JSON and Parquet, a methods section with references, the Human
+    Evaluation Datasheet filled in as far as the study knows, and an anonymised data package.
+
+    Example: quantxai study analyze study
+    """
+    from userstudy.database.engine import open_database
+    from userstudy.report import make_study_report, write_analysis
+    from userstudy.report.inputs import read_inputs
+    from userstudy.study import Study
+
+    opened = Study.open(study)
+    engine = open_database(opened, database)
+    try:
+        inputs = read_inputs(opened, engine, "simulated" if simulated else None)
+    finally:
+        engine.dispose()
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    written = write_analysis(opened, inputs, out or study / "analysis", today, texts=with_text)
+    report = make_study_report(opened, inputs, today)
+    if as_json:
+        print_json(
+            {
+                "study": str(study),
+                "answer": report.headline,
+                "participants": report.flow.analysed,
+                "simulated": report.flow.simulated,
+                "findings": [found.model_dump() for found in inputs.analysis.findings],
+                "written": [str(file) for file in written],
+            }
+        )
+        return
+    typer.echo(_text(report, written[0]))
+
+
+def _text(report: StudyReport, page: Path) -> str:
+    findings = [found for found in report.analysis.findings if found.estimate is not None]
+    shown = [columns([_HEADING, *map(_row, findings)], right=(2, 4, 5)), ""] if findings else []
+    told = [*report.warnings, f"{report.headline} {report.basis}"]
+    return "\n".join([*shown, *(wrapped(line, 0) for line in told), "", f"report  {page}"])
+
+
+_HEADING = ["question", "variant", "change", "interval", "adjusted p", "answers", "verdict"]
+
+
+def _row(found: RatingFinding) -> list[str]:
+    p = "" if found.p_adjusted is None else f"{found.p_adjusted:.2g}"
+    asked = "" if found.confirmatory else " (exploratory)"
+    return [
+        f"{found.question}{asked}", found.variant, signed(found.estimate), interval(found.ci_low, found.ci_high), p,
+        str(found.n), found.verdict or "",
+    ]  # fmt: skip
