@@ -22,8 +22,8 @@ study = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-study.command()(close)
 study.command()(analyze)
+study.command()(close)
 study.command()(draw)
 study.command()(exclude)
 study.command()(export)
