@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import signal
 import socket
@@ -10,47 +9,24 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from quantxai.errors import InputError
 from userstudy.app.guard import Rules
 from userstudy.app.server import create_app
 from userstudy.database.engine import open_database
+from userstudy.place import Place
 from userstudy.study import Study
 
-__all__ = ["Place", "serve"]
+__all__ = ["serve"]
 
 _SECONDS = 10
 """How long requests in work may take to end when the server is told to stop."""
 _KEPT_OUT = shutil.ignore_patterns("*.sqlite*", "secret.key", "admin.json", "analysis")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a study is served.
-
-    Args:
-        host: the address to listen at.
-        port: 0 takes any that is free.
-        root_path: what the public address has before the page, such as `/study`; empty for nothing.
-        proxy: address of the proxy in front whose X-Forwarded headers are believed; empty for none.
-        names: host names the server answers to; any where empty.
-    """
-
-    host: str
-    port: int
-    root_path: str = ""
-    proxy: str = ""
-    names: tuple[str, ...] = ()
-
-    def rules(self) -> Rules:
-        """What of it the guard needs to know."""
-        return replace(Rules(), hosts=self.names, behind_proxy=bool(self.proxy))
 
 
 def serve(
@@ -68,13 +44,13 @@ def serve(
         place: where.
         database: its address; the study's own SQLite file where left out. A preview has its own.
         kind: of those who come: human, simulated or preview.
-        announce: called with the page's address, without a path, once it can be opened.
+        announce: called with the page's address, without the last slash, once it can be opened.
 
     Raises:
         InputError: the port is taken, the host is none of this machine, or the database cannot be opened.
     """
-    listening = _listen(place)
-    with listening, _material(study, kind) as served:
+    rules = replace(Rules(), hosts=place.names, behind_proxy=bool(place.proxy))
+    with place.listen() as listening, _material(study, kind) as served:
         engine = open_database(served, None if kind == "preview" else database)
         try:
             app = create_app(
@@ -82,7 +58,7 @@ def serve(
                 engine,
                 preview=kind == "preview",
                 simulated=kind == "simulated",
-                rules=place.rules(),
+                rules=rules,
                 root_path=place.root_path,
             )
             _run(_Prefix(app, place.root_path), listening, place, announce)
@@ -133,7 +109,7 @@ def _run(app: ASGIApp, listening: socket.socket, place: Place, announce: Callabl
         forwarded_allow_ips=place.proxy or None,
         timeout_graceful_shutdown=_SECONDS,
     )
-    server = _Server(config, lambda: announce(f"http://{shown}:{port}"))
+    server = _Server(config, lambda: announce(f"http://{shown}:{port}{place.root_path}"))
     # uvicorn ends gracefully and then sends itself the signal once more, which is to end in clean-up, too.
     previous = signal.signal(signal.SIGTERM, _end)
     try:
@@ -146,28 +122,6 @@ def _run(app: ASGIApp, listening: socket.socket, place: Place, announce: Callabl
 
 def _end(number: int, frame: FrameType | None) -> None:
     sys.exit(0)
-
-
-def _listen(place: Place) -> socket.socket:
-    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
-    try:
-        return socket.create_server((place.host, place.port), family=family, backlog=2048)
-    except socket.gaierror:
-        raise InputError(
-            f"--host {place.host}: there is no such address. Try 127.0.0.1 or 0.0.0.0."
-        ) from None
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise InputError(
-                f"port {place.port} is taken, perhaps by another study. Choose another with --port."
-            ) from None
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise InputError(f"--host {place.host} is not an address of this machine.") from None
-        if error.errno == errno.EACCES:
-            raise InputError(
-                f"port {place.port} is reserved for the system. Choose one from 1024 on with --port."
-            ) from None
-        raise
 
 
 @contextmanager

@@ -56,9 +56,10 @@
     throw new Error(String(response.status));
   }
 
-  let wake = () => {};
-  addEventListener("online", () => wake());
-  const pause = (ms) => new Promise((done) => { const timer = setTimeout(done, ms); wake = () => { clearTimeout(timer); done(); }; });
+  const pause = (ms) => new Promise((done) => {
+    setTimeout(done, ms);
+    addEventListener("online", done, { once: true });
+  });
 
   async function insist(what, request) {   // until the server has answered; the same call, with the same key
     for (let attempt = 0; ; attempt += 1) {
@@ -147,6 +148,7 @@
 
   // Showing a page
   function render(reply, focus = "#heading") {
+    if (reply.kind === "already_took_part" && token) { go("show"); return; }  // finished in another tab
     const moved = reply.stage !== stage || reply.position !== position;
     study.innerHTML = reply.html;
     root.lang = language = reply.language;
@@ -294,7 +296,8 @@
   function onChange(event) {
     const { target } = event;
     if (target.dataset.do === "language") {
-      if (stage !== "notice") go("language", { language: target.value }, "[data-do=language]");
+      if (stage === "notice") location.search = new URLSearchParams({ ...(token && { t: token }), lang: target.value });
+      else go("language", { language: target.value }, "[data-do=language]");
     } else if (target.dataset.do === "marks") mark(target);
     else if (target.type === "radio") {
       const field = target.closest(".question");

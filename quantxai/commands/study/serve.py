@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantxai.commands.present import complain, presented
-from quantxai.errors import ConfigError, InputError, MissingExtra
+from quantxai.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
     from userstudy.study import Study
@@ -62,30 +62,26 @@ def serve(
 
     Example: quantxai study serve study --port 7860
     """
+    from userstudy.place import Place
     from userstudy.study import Study
 
     if preview and (simulated or database):
         raise InputError("--preview keeps nothing: leave out --simulated and --database.")
     opened = Study.open(study)
+    place = Place(
+        host, port, root_path, proxy, tuple(n.strip().lower() for n in names.split(",") if n.strip())
+    )
+    place.listen().close()  # said at once, not after what takes seconds to load
     _warn(opened, preview)
     try:
         import gradio  # noqa: F401
         import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "gradio", "study", "serving a study") from None
-    from userstudy.app.serving import Place, serve
+    from userstudy.app.serving import serve
 
-    root = _checked(root_path)
-    place = Place(host, port, root, proxy, tuple(n.strip().lower() for n in names.split(",") if n.strip()))
     kind = "preview" if preview else "simulated" if simulated else "human"
-    serve(opened, place, database=database, kind=kind, announce=lambda at: _announce(opened, at + root, kind))
-
-
-def _checked(root_path: str) -> str:
-    path = root_path.rstrip("/")
-    if path and not path.startswith("/"):
-        raise ConfigError(f"--root-path {root_path}: begins with a slash, as in /study")
-    return path
+    serve(opened, place, database=database, kind=kind, announce=lambda at: _announce(opened, at, kind))
 
 
 def _announce(study: Study, address: str, kind: str) -> None:
