@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Scope
 from quantxai.errors import QuantxaiError
 from userstudy.app.pages import Pages, Shown, environment
 
-__all__ = ["document"]
+__all__ = ["document", "read_page"]
 
 _CONFIG = re.compile(r"<script>window\.gradio_config = (.*?);</script>", re.DOTALL)
 _MODULE = re.compile(r'<script[^>]*type="module"[^>]*src="([^"]+)"')
@@ -43,7 +43,7 @@ async def document(gradio: ASGIApp, scope: Scope, shown: Shown, pages: Pages) ->
         shown: the page.
         pages: the words around it.
     """
-    parts = _parts(await _captured(gradio, scope))
+    parts = read_page(await _captured(gradio, scope))
     words = pages.words[shown.language]
     return (
         environment()
@@ -64,11 +64,18 @@ def _resource(name: str) -> str:
     return (files("userstudy") / "pages" / name).read_text(encoding="utf-8")
 
 
-def _parts(page: str) -> _Gradio:
+def read_page(page: str) -> _Gradio:
+    """Return what is needed of Gradio's own document.
+
+    Raises:
+        QuantxaiError: it does not look like one.
+    """
     config = _CONFIG.search(page)
     modules, sheets = _MODULE.findall(page), _SHEET.findall(page)
     if config is None or not modules:
-        raise QuantxaiError("this Gradio writes a page that quantxai does not know; install 6.31 or near it")
+        raise QuantxaiError(
+            "this Gradio writes a page that quantxai does not know; install gradio 6.31 or near it"
+        )
     return _Gradio(config[1], tuple(modules), tuple(sheets))
 
 
