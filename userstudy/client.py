@@ -25,6 +25,7 @@ __all__ = ["Acknowledged", "Client", "Refused", "texts"]
 
 _CONFIG = re.compile(r"window\.gradio_config\s*=\s*(?={)")
 _TIMEOUT = 20.0  # seconds the page waits for one call
+_PAUSE = 0.5  # seconds before a call is repeated, twice as long each time, 15 at most
 _REFUSALS = {400, 403, 413}  # what is not sent again: the page's own list
 
 
@@ -150,7 +151,7 @@ class Client:
                 why = str(error) or type(error).__name__
             if time.monotonic() > until:
                 raise QuantxaiError(f"{self._http.base_url} did not answer for {self._patience:.0f} s: {why}")
-            await asyncio.sleep(min(15.0, 0.5 * 2**attempt) * random.uniform(0.75, 1.25))
+            await asyncio.sleep(min(15.0, _PAUSE * 2**attempt) * random.uniform(0.75, 1.25))
             attempt += 1
 
 

@@ -20,11 +20,11 @@ from quantxai.errors import InputError
 from userstudy.client import Acknowledged, Client, Refused, texts
 from userstudy.pages import Pages
 from userstudy.raters import Population, Shown, Truth
-from userstudy.records import Part, Stimulus
+from userstudy.records import Stimulus
 from userstudy.settings import Question
 from userstudy.study import Study
 
-__all__ = ["Crowd", "Outcome", "Reader", "simulate"]
+__all__ = ["Crowd", "Outcome", "Reader", "connected", "simulate"]
 
 _BACK = 0.05
 """Share of pages after which a rater goes back one, gives an answer anew, and returns."""
@@ -59,15 +59,16 @@ class Reader:
 
     def __init__(self, study: Study) -> None:
         pages = Pages(study)
-        self._by_words: dict[tuple[str, ...], list[tuple[str, ...]]] = defaultdict(list)
+        self._by_words: dict[frozenset[str], dict[tuple[str, ...], _Sides]] = defaultdict(dict)
         shown = {trial.stimuli for form in study.design.forms for trial in form.trials}
         for stimuli in sorted(shown | {one[::-1] for one in shown}):
             for language in study.settings.languages:
-                same = self._by_words[_words(pages.page(stimuli, {}, language).parts)]
-                if stimuli not in same:
-                    same.append(stimuli)
-        several = [one for same in self._by_words.values() if len(same) > 1 for one in same]
-        self.alike = len(set(several))
+                parts = pages.page(stimuli, {}, language).parts
+                words = [{_plain(part.text) for part in side} for side in parts]
+                same = self._by_words[frozenset().union(*words)]
+                same[stimuli] = (words[0] - words[-1], words[-1] - words[0])
+        alike = [{frozenset(one) for one in same} for same in self._by_words.values()]
+        self.alike = len(frozenset().union(*(one for one in alike if len(one) > 1)))
 
     def stimuli(self, html: str, rng: np.random.Generator) -> tuple[str, ...]:
         """Return the ids of what a page shows, left to right; any of those that look the same.
@@ -75,10 +76,20 @@ class Reader:
         Raises:
             InputError: the study has no such texts.
         """
-        found = self._by_words.get(tuple(map(_plain, texts(html))))
+        read = [_plain(text) for text in texts(html)]
+        place = {text: number for number, text in enumerate(read)}
+        found = [
+            stimuli
+            for stimuli, (left, right) in self._by_words.get(frozenset(read), {}).items()
+            if all(place[one] < place[other] for one in left for other in right)
+        ]
         if not found:
             raise InputError("the server shows texts that are not the study's: give the study that it serves")
         return found[int(rng.integers(len(found)))]
+
+
+_Sides = tuple[set[str], set[str]]
+"""Of two texts side by side, the words that are the left one's alone, and the right one's."""
 
 
 class Crowd:
@@ -92,7 +103,7 @@ class Crowd:
     """
 
     def __init__(self, study: Study, truth: Truth, participants: int, seed: int) -> None:
-        self.study, self.seed = study, seed
+        self.study, self.participants, self.seed = study, participants, seed
         design = study.design
         self._variants = [design.reference, *(v for v in design.variants if v != design.reference)]
         self._items = sorted({stimulus.item for stimulus in study.stimuli.values()})
@@ -165,7 +176,7 @@ class _Rater:
         page = self.client.page
         while page["stage"] == "rating":
             position, pages = page["position"], page["pages"]
-            if position / pages >= self.rater.stay[self.number]:
+            if (position + 1) / pages > self.rater.stay[self.number]:
                 return
             answers = self.crowd.answers(self.number, self.rater, page)
             for question, value in answers:
@@ -192,10 +203,15 @@ class _Rater:
         await asyncio.sleep(self.pause / answers * float(np.exp(0.5 * self.rng.standard_normal())))
 
 
+def connected(url: str) -> httpx.AsyncClient:
+    """Return what clients of a server share, for the address people would open."""
+    limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
+    return httpx.AsyncClient(base_url=url.rstrip("/"), limits=limits, timeout=60)
+
+
 async def simulate(
     crowd: Crowd,
-    url: str,
-    participants: int,
+    http: httpx.AsyncClient,
     think_seconds: float = 0.0,
     done: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
@@ -203,8 +219,7 @@ async def simulate(
 
     Args:
         crowd: the raters.
-        url: the study's address.
-        participants: how many; at most as many as the crowd has.
+        http: of `connected`; closed at the end.
         think_seconds: median time each spends on a page.
         done: told of each rater who has ended.
 
@@ -212,28 +227,19 @@ async def simulate(
         InputError: there is no study at the address, or another one.
         QuantxaiError: the server was away for too long.
     """
-    limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
-    async with httpx.AsyncClient(base_url=url.rstrip("/"), limits=limits, timeout=60) as http:
 
-        async def one(number: int) -> Outcome:
-            outcome = await _Rater(crowd, number, Client(http), think_seconds).take_part()
-            done(outcome)
-            return outcome
+    async def one(number: int) -> Outcome:
+        outcome = await _Rater(crowd, number, Client(http), think_seconds).take_part()
+        done(outcome)
+        return outcome
 
+    async with http:
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(number)) for number in range(participants)]
+                tasks = [group.create_task(one(number)) for number in range(crowd.participants)]
         except ExceptionGroup as failed:  # of the same server: one says it for all
             raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-def _words(stimuli: tuple[tuple[Part, ...], ...]) -> tuple[str, ...]:
-    """Return the words of a page in the order it shows them: what two stimuli share comes first, once."""
-    first, *others = stimuli
-    common = [part for part in first if others and all(part in other for other in others)]
-    own = [part for parts in stimuli for part in parts if part not in common]
-    return tuple(_plain(part.text) for part in (*common, *own))
 
 
 def _plain(text: str) -> str:

@@ -25,6 +25,9 @@ class _Page(NamedTuple):
     participant: int
     position: int
     progress: float
+    """Share of the pages before it."""
+    after: float
+    """Share of the pages, it included."""
     planned: Planned
     stimulus: Stimulus | None
     """Of a pair, the one that is not the reference's; of an attention check, None."""
@@ -63,7 +66,7 @@ class Simulator:
             np.array([1 / max(2, len(page.stimulus.labels)) for page in rated if page.stimulus]),
         )
         self._person = np.array([page.participant for page in pages])
-        self._progress = np.array([page.progress for page in pages])
+        self._after = np.array([page.after for page in pages])
         self._is_rated = np.array([page.stimulus is not None for page in pages])
         rows = [(number, *row) for number, page in enumerate(pages) for row in self._rows(page)]
         self._page_of = np.array([row[0] for row in rows])
@@ -89,7 +92,7 @@ class Simulator:
         table["seconds"] = raters.seconds(self._person)[self._page_of]
         person = self._person[self._page_of]
         table["status"] = np.where(raters.stay < 1, "released", "completed")[person]
-        seen = self._progress[self._page_of] < raters.stay[person]
+        seen = self._after[self._page_of] <= raters.stay[person]
         return table.loc[seen, list(COLUMNS)].reset_index(drop=True)
 
     def _pages(self) -> Iterator[_Page]:
@@ -99,9 +102,9 @@ class Simulator:
             for position, planned in enumerate(trials):
                 shown = [self._stimuli[s] for s in planned.stimuli if s in self._stimuli]
                 other = [s for s in shown if s.variant != self._design.reference]
-                progress = position / len(trials)
+                progress, after = position / len(trials), (position + 1) / len(trials)
                 rated = None if planned.kind == "attention" else (other or shown)[0]
-                yield _Page(participant, position, progress, planned, rated)
+                yield _Page(participant, position, progress, after, planned, rated)
 
     def _rows(self, page: _Page) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the place of each answer's question, and the columns that no draw changes."""

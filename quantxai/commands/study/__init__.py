@@ -10,7 +10,9 @@ from quantxai.commands.study.exclude import exclude, include
 from quantxai.commands.study.export import export
 from quantxai.commands.study.new import draw, new
 from quantxai.commands.study.password import password
+from quantxai.commands.study.power import power
 from quantxai.commands.study.serve import serve
+from quantxai.commands.study.simulate import simulate
 from quantxai.commands.study.status import status
 
 __all__ = ["study"]
@@ -32,5 +34,7 @@ study.command()(new)
 study.command("open")(open_)
 study.command()(password)
 study.command()(pause)
+study.command()(power)
 study.command()(serve)
+study.command()(simulate)
 study.command()(status)
