@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Engine, event, func, select, text
 from sqlalchemy.exc import IntegrityError
 from study_support import make_study
 
@@ -26,7 +26,16 @@ from userstudy.sessions import Prolific, Sessions
 from userstudy.study import Study
 from userstudy.tokens import sign
 
-__all__ = ["SMALL", "Clock", "ProcessesContract", "SessionsContract", "World", "answer_page", "refused"]
+__all__ = [
+    "SMALL",
+    "Clock",
+    "ProcessesContract",
+    "SessionsContract",
+    "World",
+    "answer_page",
+    "open_quickly",
+    "refused",
+]
 
 SMALL = {"design": {"items": 3, "per_participant": 3, "repeats": 0, "attention_checks": 0}, "items": 3}
 
@@ -53,6 +62,10 @@ class World:
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
+        if self.engine.dialect.name == "sqlite":
+            # Power cuts are not what is tested here, and waiting for the disk takes most of the time.
+            event.listen(self.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous = OFF"))
+            self.engine.dispose()
         self.sessions = Sessions(self.study, self.engine, self.clock)
 
     def rating(self, **enrolled: Any) -> str:
@@ -86,6 +99,26 @@ class World:
             return Counter(session.scalars(wanted))
 
 
+_empty: list[bytes] = []
+
+
+def open_quickly(study: Study, url: str | None = None) -> Engine:
+    """Open a new database; the tables of the second one and on are copied from the first."""
+    file = study.path / "study.sqlite"
+    if url is None and _empty:
+        file.write_bytes(_empty[0])
+    engine = open_database(study, url)
+    if url is None and not _empty:
+        with engine.connect() as connection:
+            raw = connection.connection.cursor()
+            raw.execute("DELETE FROM admissions")  # it names the study
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        _empty.append(file.read_bytes())
+        engine.dispose()
+        engine = open_database(study)
+    return engine
+
+
 def answer_page(sessions: Sessions, token: str, position: int, value: str = "3") -> None:
     """Give all required answers on a page."""
     for question in ("understandability", "overall"):
@@ -107,7 +140,7 @@ class SessionsContract:
 
         def make(**changes: Any) -> World:
             study = make_study(tmp_path / "study", **SMALL | changes)
-            opened.append(open_database(study, url))
+            opened.append(open_quickly(study, url))
             return World(study, opened[-1])
 
         yield make

@@ -12,10 +12,9 @@ import pytest
 pytest.register_assert_rewrite("study_contract")
 
 from pydantic import BaseModel  # noqa: E402
-from study_contract import World, answer_page, refused  # noqa: E402
+from study_contract import World, answer_page, open_quickly, refused  # noqa: E402
 from study_support import make_study  # noqa: E402
 
-from userstudy.database.engine import open_database  # noqa: E402
 from userstudy.pages import Page, Pages, View  # noqa: E402
 from userstudy.study import Study  # noqa: E402
 
@@ -58,7 +57,7 @@ def _leaves(value: object) -> Iterator[str]:
 
 def test_no_field_says_which_variant_explainer_or_kind(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study")
-    engine = open_database(study)
+    engine = open_quickly(study)
     world = World(study, engine)
     tokens = [world.sessions.enrol("en", "desktop")]
     views: list[View] = [world.sessions.view(tokens[0]), world.sessions.start_check(tokens[0])]
@@ -135,7 +134,7 @@ def test_labels_and_sides_are_checked(
     tmp_path: Path, changes: dict[str, Any], right: str, wrong: str
 ) -> None:
     study = make_study(tmp_path / "study", **changes)
-    engine = open_database(study)
+    engine = open_quickly(study)
     sessions = World(study, engine).sessions
     token, question = World(study, engine).rating(), study.settings.questions[0].id
     for value in (wrong, right.upper(), "1"):

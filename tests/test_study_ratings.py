@@ -11,11 +11,11 @@ import pytest
 pytest.register_assert_rewrite("study_contract")
 
 from sqlalchemy import select  # noqa: E402
-from study_contract import SMALL, World, answer_page  # noqa: E402
+from study_contract import SMALL, World, answer_page, open_quickly  # noqa: E402
 from study_support import make_study  # noqa: E402
 from test_study_pages import LABEL, PAIR  # noqa: E402
 
-from userstudy.database.engine import open_database, transaction  # noqa: E402
+from userstudy.database.engine import transaction  # noqa: E402
 from userstudy.database.models import Trial  # noqa: E402
 from userstudy.operation import exclude, include  # noqa: E402
 from userstudy.ratings import COLUMNS, ratings  # noqa: E402
@@ -23,7 +23,7 @@ from userstudy.ratings import COLUMNS, ratings  # noqa: E402
 
 def _world(path: Path, **changes: Any) -> World:
     study = make_study(path / "study", **changes)
-    return World(study, open_database(study))
+    return World(study, open_quickly(study))
 
 
 def _shown(world: World, participant: int) -> list[Trial]:

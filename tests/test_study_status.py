@@ -10,11 +10,10 @@ import pytest
 
 pytest.register_assert_rewrite("study_contract")
 
-from study_contract import World, answer_page  # noqa: E402
+from study_contract import World, answer_page, open_quickly  # noqa: E402
 from study_support import make_study  # noqa: E402
 
 from quantxai.errors import InputError, UnknownName  # noqa: E402
-from userstudy.database.engine import open_database  # noqa: E402
 from userstudy.operation import admission_status, exclude, include, set_admission, status  # noqa: E402
 from userstudy.sessions import Prolific  # noqa: E402
 
@@ -22,7 +21,7 @@ from userstudy.sessions import Prolific  # noqa: E402
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     study = make_study(tmp_path / "study", design={"items": 3, "per_participant": 3, "repeats": 0}, items=3)
-    engine = open_database(study)
+    engine = open_quickly(study)
     yield World(study, engine)
     engine.dispose()
 
