@@ -264,7 +264,7 @@ def test_bars_add_up(study: Study) -> None:
 
 def test_everything_is_written(study: Study, tmp_path: Path) -> None:
     inputs = Inputs(ratings(study), people(), made_up(study), METRICS)
-    written = write_analysis(study, inputs, tmp_path, DATE)
+    written = write_analysis(make_study_report(study, inputs, DATE), inputs.ratings, tmp_path)
     assert [str(file.relative_to(tmp_path)) for file in written] == [
         "report.html", "report.md", "findings.csv", "findings.parquet", "findings.json", "methods.md",
         "references.bib", "heds.json", "heds.md", "data-package/README.md", "data-package/ratings.csv",

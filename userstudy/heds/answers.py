@@ -55,7 +55,7 @@ def _sample(study: Study, analysis: StudyAnalysis) -> dict[str, Answer]:
     each = len({stimulus.item for stimulus in study.stimuli.values()})
     return {
         "3.1.1": f"{each} for each of {len(study.design.variants)} systems; {analysis.items} of these items have "
-        f"analysed ratings ({analysis.ratings} answers).",
+        f"analysed ratings ({count(analysis.ratings, 'answer')}).",
         "3.1.2": Chosen(
             ((2, "2. By an automatic random process but using stratified sampling over given properties"),)
         ),

@@ -19,10 +19,12 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.parquet as pq
 
 from quantxai import __version__
 from quantxai.bibliography import cited, quantxai_bibtex
+from quantxai.errors import InputError
 from quantxai.files import write_atomically
 from quantxai.report.rendering import environment, resource, self_contained
 from quantxai.tables import rows_to_table
@@ -31,37 +33,42 @@ from userstudy.analysis.results import RatingFinding, StudyAnalysis
 from userstudy.export import data_package, to_csv
 from userstudy.report.tables import NUMBERS
 from userstudy.report.view import Inputs, StudyReport, make_study_report
-from userstudy.study import Study
 
 __all__ = ["Inputs", "make_study_report", "rendered", "write_analysis"]
 
 
-def write_analysis(study: Study, inputs: Inputs, out: Path, date: str, *, texts: bool = False) -> list[Path]:
+def write_analysis(
+    report: StudyReport, ratings: pd.DataFrame, out: Path, *, texts: bool = False
+) -> list[Path]:
     """Write everything about an analysed study into a directory, replacing what an earlier call wrote.
 
     Args:
-        study: what was asked about what.
-        inputs: what came back, and what was found in it.
+        report: of `make_study_report`.
+        ratings: an answer a row, for the data package.
         out: the directory; made where there is none.
-        date: shown as the report's.
         texts: whether the data package has free texts and what the stimuli say.
 
     Returns:
         The files written, report.html first.
+
+    Raises:
+        InputError: `out` is a file.
     """
-    report = make_study_report(study, inputs, date)
-    sheet = heds.datasheet(study, inputs.analysis, report.flow)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"'{out}' is a file. Name a directory: --out DIR")
+    study, analysis = report.study, report.analysis
+    sheet = heds.datasheet(study, analysis, report.flow)
     html, plain = rendered(report)
     contents = {
         "report.html": html,
         "report.md": plain,
-        **_findings(inputs.analysis),
+        **_findings(analysis),
         "methods.md": _methods(report),
         "references.bib": _bibtex(report),
         "heds.json": heds.to_json(sheet),
         "heds.md": heds.to_markdown(sheet),
     }
-    package = data_package(study, inputs.ratings, texts=texts)
+    package = data_package(study, ratings, texts=texts)
     contents |= {f"data-package/{name}": content for name, content in package.items()}
     for name, content in contents.items():
         write_atomically(out / name, content)

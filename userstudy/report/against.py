@@ -165,7 +165,7 @@ def _agreement(people: str, metrics: str) -> str:
 
 
 def correlations(analysis: StudyAnalysis, variant: str | None = None) -> Correlations:
-    """Return how metrics go with ratings, metrics that go along most first.
+    """Return how metrics go with ratings, metrics that go along most first; those that never vary are left out.
 
     Args:
         analysis: of the ratings.
@@ -182,7 +182,9 @@ def correlations(analysis: StudyAnalysis, variant: str | None = None) -> Correla
         for key, cells in by_metric.items()
     }
     lines = []
-    for key in sorted(by_metric, key=lambda key: (-strongest[key], key)):
+    for key in sorted(
+        (key for key in by_metric if strongest[key] >= 0), key=lambda key: (-strongest[key], key)
+    ):
         cells = [_correlation(by_metric[key].get(question), alpha) for question in questions]
         first = next(iter(by_metric[key].values()))
         turned = ", sign turned" if first.higher_is_better is False else ""

@@ -105,8 +105,9 @@ def _questions(study: Study) -> str:
 def exclusion_rules(study: Study) -> list[str]:
     """Return the rules of exclusion, decided beforehand."""
     rules = study.settings.exclusion
+    most = rules.max_attention_failures
     found = [
-        f"more than {count(rules.max_attention_failures, 'failed attention check')}",
+        f"more than {count(most, 'failed attention check')}" if most else "any failed attention check",
         f"a median of less than {rules.min_seconds_per_page:g} seconds a page",
     ]
     found += ["one and the same answer to everything"] if rules.straight_lining else []

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantxai.report.numbers import Line
-from quantxai.report.text import SYMBOLS, change, estimate, interval, level, listing, metric_label, p_value
+from quantxai.report.text import (
+    SYMBOLS,
+    change,
+    count,
+    estimate,
+    interval,
+    level,
+    listing,
+    metric_label,
+    p_value,
+)
 from userstudy.analysis.results import Agreement, IntraRater, OrderEffect, RatingFinding, StudyAnalysis
 from userstudy.report.spoken import as_finding, unit
 
@@ -17,6 +27,7 @@ __all__ = [
     "intra_rows",
     "number_lines",
     "order_rows",
+    "order_sentence",
     "ranged",
     "sensitivity",
 ]
@@ -167,6 +178,19 @@ def order_rows(found: Sequence[OrderEffect]) -> list[tuple[str, ...]]:
         )
         for one in found
     ]
+
+
+def order_sentence(found: Sequence[OrderEffect], alpha: float) -> str:
+    """Say which changes from page to page are beyond chance."""
+    sure = [one for one in found if one.p_adjusted is not None and one.p_adjusted < alpha]
+    if not sure:
+        return f"None of {count(len(found), 'change')} looked at is beyond chance."
+    told = []
+    for one in sure:
+        rises = "rise" if (one.estimate or 0) > 0 else "fall"
+        what = f"ratings of {metric_label(one.question)}" if one.question else "times on a page"
+        told.append(f"{what} {rises}{f' for {one.variant} against the reference' if one.variant else ''}")
+    return f"Of {count(len(found), 'change')} looked at, {len(sure)} beyond chance: {listing(told)}."
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from userstudy.report.tables import (
     intra_rows,
     number_lines,
     order_rows,
+    order_sentence,
     ranged,
     sensitivity,
 )
@@ -116,6 +117,7 @@ class StudyReport:
     agreement: list[tuple[str, ...]]
     intra: list[tuple[str, ...]]
     order: list[tuple[str, ...]]
+    order_sentence: str
     sensitivity: list[Changed]
     correlations: Correlations
     by_variant: dict[str, Correlations]
@@ -168,6 +170,7 @@ def make_study_report(study: Study, inputs: Inputs, date: str) -> StudyReport:
         agreement=agreement_rows(analysis.agreement),
         intra=intra_rows(analysis.intra_rater),
         order=order_rows(analysis.order_effects),
+        order_sentence=order_sentence(analysis.order_effects, analysis.settings.analysis.alpha),
         sensitivity=sensitivity(analysis),
         correlations=correlations(analysis),
         by_variant={name: found for name, found in by_variant.items() if found.lines},

@@ -55,9 +55,8 @@ def analyze(
         inputs = read_inputs(opened, engine, "simulated" if simulated else None)
     finally:
         engine.dispose()
-    today = f"{datetime.now(UTC):%Y-%m-%d}"
-    written = write_analysis(opened, inputs, out or study / "analysis", today, texts=with_text)
-    report = make_study_report(opened, inputs, today)
+    report = make_study_report(opened, inputs, f"{datetime.now(UTC):%Y-%m-%d}")
+    written = write_analysis(report, inputs.ratings, out or study / "analysis", texts=with_text)
     if as_json:
         print_json(
             {
