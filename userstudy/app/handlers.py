@@ -83,7 +83,8 @@ class Handlers:
     def _enrol(self, token: str, sent: Reply) -> Reply:
         device = "phone" if sent.get("device") == "phone" else "desktop"
         language = self.pages.language(_text(sent, "language"))
-        new = self.sessions.enrol(language, device, _prolific(sent), self.kind)
+        key = _text(sent, "key") if "key" in sent else ""
+        new = self.sessions.enrol(language, device, _prolific(sent), self.kind, key)
         return {**self._view(self.sessions.view(new)), "token": new}
 
     def _start(self, token: str, sent: Reply) -> Reply:

@@ -118,16 +118,16 @@ class Pages:
         if page is None:
             raise QuantxaiError("the service says that ratings are due, and gives no page")
         common, stimuli = _arranged(page.parts)
-        questions = [self.settings.question(name) for name in page.questions]
-        scales = [question.points for question in questions if question.kind == "likert"]
+        asked = [self.settings.question(name) for name in page.questions]
+        questions = [(question, _choices(question, page.labels, words)) for question in asked]
         return {
             "page": page,
-            "questions": [(question, _choices(question, page.labels, words)) for question in questions],
+            "questions": questions,
             "common": common,
             "stimuli": stimuli,
             "marking": any(stimulus["original"] is not None for stimulus in stimuli),
             "done": sum(view.answered),
-            "keys": max(scales, default=0),
+            "keys": max((len(choices) for _, choices in questions), default=0),
         }
 
     def _page(self, stage: str, words: Wording, **context: Any) -> Shown:
@@ -136,6 +136,7 @@ class Pages:
 
         title = say(self.settings.texts.title)
         shared = {
+            "stage": stage,
             "t": words,
             "say": say,
             "settings": self.settings,
@@ -224,10 +225,13 @@ def _alike(before: str | None, after: str | None) -> bool:
 
 
 def _choices(question: Question, labels: Sequence[str], words: Wording) -> list[tuple[str, str]]:
+    """Answers to choose from: as stored, and as shown; none for a free text."""
+    if question.kind == "likert":
+        return [(str(point), str(point)) for point in range(1, question.points + 1)]
     if question.kind == "pairwise":
         return [
             ("left", words("rating.left")),
             ("same", words("rating.same")),
             ("right", words("rating.right")),
         ]
-    return [(label, label) for label in labels]
+    return [(label, label) for label in labels] if question.kind == "label" else []

@@ -263,8 +263,9 @@
     enrol() {
       const names = ["PROLIFIC_PID", "STUDY_ID", "SESSION_ID"];
       const prolific = Object.fromEntries(names.map((key) => [key, query.get(key) || ""]));
+      const key = random();                // the same for every try to send this
       const device = Math.min(screen.width, innerWidth) < 600 ? "phone" : "desktop";
-      go("enrol", names.every((key) => prolific[key]) ? { device, prolific } : { device });
+      go("enrol", names.every((key) => prolific[key]) ? { device, key, prolific } : { device, key });
     },
     start() { go("start"); },
     back() { if (position > 0) leave(position - 1); },
