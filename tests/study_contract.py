@@ -280,6 +280,7 @@ class SessionsContract:
     def test_the_check_has_so_many_attempts(self, world: World) -> None:
         token = world.sessions.enrol("en", "desktop")
         refused("invalid_answer", lambda: world.sessions.answer(token, 0, "overall", "3", "k"))
+        refused("invalid_answer", lambda: world.sessions.check(token, [0]))
         world.sessions.start_check(token)
         for wrong in ([], [0, 0], ["0"], [True]):
             refused("invalid_answer", lambda wrong=wrong: world.sessions.check(token, wrong))
@@ -404,6 +405,13 @@ class SessionsContract:
             stored = [list(session.execute(table.select())) for table in Base.metadata.sorted_tables]
         assert "PERSON" not in str(stored)
         assert "SESSION" not in str(stored)
+
+    def test_a_consent_sent_twice_begins_one_session(self, world: World) -> None:
+        first, again = (world.sessions.enrol("en", "phone", key="made-by-the-page") for _ in range(2))
+        assert world.sessions.view(first) == world.sessions.view(again)
+        world.sessions.enrol("en", "phone", key="by-another")
+        assert world.statuses() == ["active", "active"]
+        refused("invalid_answer", lambda: world.sessions.enrol("en", "phone", key="no key"))
 
     def test_paused_and_closed(self, world: World) -> None:
         done, active = world.finished(), world.rating()

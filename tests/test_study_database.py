@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -83,6 +84,12 @@ def test_sqlite_is_durable_and_checks_references(engine: Engine) -> None:
     with engine.connect() as connection:
         found = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in wanted}
     assert found == wanted
+
+
+def test_nobody_else_on_the_machine_reads_the_file(study: Study, world: World) -> None:
+    world.rating()
+    files = [study.path / f"study.sqlite{end}" for end in ("", "-wal", "-shm")]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
 def test_a_newer_database(study: Study, engine: Engine) -> None:

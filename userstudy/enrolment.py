@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
@@ -14,7 +16,17 @@ from userstudy.errors import StudyError
 from userstudy.order import order
 from userstudy.study import Study
 
-__all__ = ["admission", "admit", "known", "noted_every", "place_left", "release_abandoned", "taken"]
+__all__ = [
+    "Name",
+    "admission",
+    "admit",
+    "known",
+    "newcomer",
+    "noted_every",
+    "place_left",
+    "release_abandoned",
+    "taken",
+]
 
 
 def admission(session: Session) -> str:
@@ -23,18 +35,29 @@ def admission(session: Session) -> str:
     return session.execute(latest).scalar_one()
 
 
-def known(session: Session, hashed: str, session_hash: str) -> Participant | None:
-    """Return whose session a platform's identifiers belong to, None for somebody new.
+class Name(NamedTuple):
+    """What somebody is known by: keyed hashes, as in the table of identities."""
+
+    kind: str
+    """prolific, or page: made by the page that sent the consent."""
+    hash: str
+    session_hash: str | None
+
+
+def known(session: Session, names: Sequence[Name]) -> Participant | None:
+    """Return whose session it is that goes by one of the names, None for somebody new.
 
     Raises:
         StudyError: kind already_took_part: the person is known, under another session.
     """
-    identity = session.scalar(select(Identity).where(Identity.kind == "prolific", Identity.hash == hashed))
-    if identity is None:
-        return None
-    if identity.session_hash != session_hash:
-        raise StudyError("already_took_part")
-    return session.get_one(Participant, identity.participant_id)
+    for name in names:
+        wanted = select(Identity).where(Identity.kind == name.kind, Identity.hash == name.hash)
+        identity = session.scalar(wanted)
+        if identity is not None:
+            if identity.session_hash != name.session_hash:
+                raise StudyError("already_took_part")
+            return session.get_one(Participant, identity.participant_id)
+    return None
 
 
 def noted_every(study: Study) -> timedelta:
@@ -65,6 +88,23 @@ def taken(session: Session, kind: str) -> Counter[int]:
 def place_left(session: Session, study: Study, kind: str) -> bool:
     """Whether one more may take part; those who only preview always may."""
     return kind == "preview" or taken(session, kind).total() < study.settings.recruitment.participants
+
+
+def newcomer(kind: str, language: str, device: str, now: datetime) -> Participant:
+    """Return somebody who has just given consent, without a form yet."""
+    return Participant(
+        key=secrets.token_urlsafe(16),  # 128 bits
+        kind=kind,
+        language=language,
+        seed=secrets.randbits(31),
+        status="active",
+        stage="instructions",
+        position=0,
+        check_failures=0,
+        device=device or None,
+        consented_at=now,
+        seen_at=now,
+    )
 
 
 def admit(session: Session, study: Study, participant: Participant, now: datetime) -> None:

@@ -6,7 +6,6 @@ serve one study, and one that is killed loses nothing it has acknowledged.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -61,7 +60,14 @@ class Sessions:
         self._access = Access(study, clock)
         self._pages = Pages(study)
 
-    def enrol(self, language: str, device: str, identity: Prolific | None = None, kind: str = "human") -> str:
+    def enrol(
+        self,
+        language: str,
+        device: str,
+        identity: Prolific | None = None,
+        kind: str = "human",
+        key: str = "",
+    ) -> str:
         """Begin a session, consent given, and return its token; or return to the one begun before.
 
         Args:
@@ -69,38 +75,25 @@ class Sessions:
             device: phone or desktop.
             identity: who they are on Prolific; the same person with the same session resumes.
             kind: human, simulated or preview. Each kind has its places to itself, and previews any number.
+            key: made by the page, random: the same consent sent twice begins one session.
 
         Raises:
             StudyError: study_full, study_paused, study_closed, already_took_part.
         """
         settings, time = self.study.settings, self._clock()
+        device = device if device in ("phone", "desktop") else ""
         with transaction(self.engine) as session:
             lock_enrolment(session.connection())
-            hashes = self._hashes(identity)
-            found = enrolment.known(session, *hashes) if hashes else None
+            names = self._names(identity, key)
+            found = enrolment.known(session, names)
             if found is not None:
-                session.add(Event(participant_id=found.id, kind="resumed", detail=device[:20], at=time))
+                self._note(session, found, "resumed", device)
                 return self._access.token(found)
-            participant = Participant(
-                key=secrets.token_urlsafe(16),  # 128 bits
-                kind=kind,
-                language=language if language in settings.languages else settings.languages[0],
-                seed=secrets.randbits(31),
-                status="active",
-                stage="instructions",
-                position=0,
-                check_failures=0,
-                device=device if device in ("phone", "desktop") else None,
-                consented_at=time,
-                seen_at=time,
-            )
+            known = language if language in settings.languages else settings.languages[0]
+            participant = enrolment.newcomer(kind, known, device, time)
             enrolment.admit(session, self.study, participant, time)
-            if hashes:
-                session.add(
-                    Identity(
-                        participant_id=participant.id, kind="prolific", hash=hashes[0], session_hash=hashes[1]
-                    )
-                )
+            for name in names:
+                session.add(Identity(participant_id=participant.id, **name._asdict()))
         return self._access.token(participant)
 
     def view(self, token: str) -> View:
@@ -136,8 +129,10 @@ class Sessions:
         """
         checks = self.study.settings.check
         with self._session(token) as (session, participant):
+            if participant.stage == "instructions":
+                raise StudyError("invalid_answer", "the check has not begun")
             if participant.stage != "check":
-                return participant.stage in ("rating", "debrief")
+                return True  # passed before
             if len(answers) != len(checks) or not all(type(answer) is int for answer in answers):
                 raise StudyError("invalid_answer", "the check needs one option for each question")
             passed = all(check.answer == answer for check, answer in zip(checks, answers, strict=True))
@@ -266,14 +261,17 @@ class Sessions:
         with transaction(self.engine) as session:
             yield session, self._access.go_on(session, token)
 
-    def _hashes(self, identity: Prolific | None) -> tuple[str, str] | None:
-        if identity is None:
-            return None
-        if not (identity.participant and identity.session):
-            raise StudyError("link_invalid", "the link lacks PROLIFIC_PID or SESSION_ID")
-        secret = self.study.secret
-        person = keyed_hash(secret, "prolific-participant", identity.participant)
-        return person, keyed_hash(secret, "prolific-session", f"{identity.study}\0{identity.session}")
+    def _names(self, identity: Prolific | None, key: str) -> list[enrolment.Name]:
+        secret, names = self.study.secret, []
+        if key:
+            names.append(enrolment.Name("page", keyed_hash(secret, "page", checked_key(key)), None))
+        if identity is not None:
+            if not (identity.participant and identity.session):
+                raise StudyError("link_invalid", "the link lacks PROLIFIC_PID or SESSION_ID")
+            person = keyed_hash(secret, "prolific-participant", identity.participant)
+            visit = keyed_hash(secret, "prolific-session", f"{identity.study}\0{identity.session}")
+            names.append(enrolment.Name("prolific", person, visit))
+        return names
 
     def _view(self, session: Session, participant: Participant) -> View:
         given = progress(session, participant.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.util import find_spec
@@ -114,7 +115,9 @@ def forget(engine: Engine) -> None:
     if engine.dialect.name == "sqlite":
         with suppress(DBAPIError, PoolTimeout), engine.connect() as connection:
             raw = connection.connection.cursor()
+            raw.execute("PRAGMA busy_timeout = 100")  # nobody is kept waiting for it
             raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            raw.execute(f"PRAGMA busy_timeout = {_WAIT_SECONDS * 1000}")
 
 
 def _address(study: Study, url: str | None) -> URL:
@@ -138,6 +141,9 @@ def _address(study: Study, url: str | None) -> URL:
 
 
 def _sqlite(address: URL) -> Engine:
+    with suppress(OSError):  # told when it is opened
+        # Not for everyone on the machine to read; SQLite's other files get the same mode.
+        os.close(os.open(address.database or "", os.O_CREAT | os.O_WRONLY, 0o600))
     # As many connections as a server has threads: readers wait for nobody, and writers for their turn.
     engine = create_engine(address, hide_parameters=True, pool_size=40, pool_timeout=_WAIT_SECONDS)
     _WRITERS[engine] = Turns()

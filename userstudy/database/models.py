@@ -62,7 +62,7 @@ class Identity(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     participant_id: Mapped[int] = mapped_column(ForeignKey("participants.id", ondelete="CASCADE"), index=True)
-    kind: Mapped[str]  # prolific
+    kind: Mapped[str]  # prolific, or page: what the page that sent the consent calls itself
     hash: Mapped[str]
     session_hash: Mapped[str | None]  # of SESSION_ID: who knows it may resume
 
