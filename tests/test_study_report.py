@@ -20,14 +20,16 @@ from quantxai.records import Finding
 from quantxai.store import rows_to_table
 from quantxai.tables import table_to_rows
 from userstudy.analysis.results import RatingFinding, StudyAnalysis
-from userstudy.export import read_csv
+from userstudy.export import data_package, read_csv
 from userstudy.report import Inputs, make_study_report, rendered, write_analysis
 from userstudy.report.against import agreements, glance, relevant
 from userstudy.report.bars import bars, steps
 from userstudy.report.examples import examples
 from userstudy.report.flow import flow
 from userstudy.report.inputs import automatic_findings, measured
+from userstudy.report.prose import methods
 from userstudy.report.spoken import answer, summaries
+from userstudy.report.tables import order_sentence
 from userstudy.report.view import StudyReport
 from userstudy.settings import Question
 from userstudy.study import Study
@@ -181,6 +183,23 @@ def test_simulated_participants_are_said_to_be(study: Study) -> None:
     assert report.caveats[0] == report.warnings[0]
     assert "simulated participants agreed" in " ".join(report.methods)
     assert report.agreements == []
+    told = data_package(study, inputs.ratings, simulated=report.flow.simulated)["README.md"].decode()
+    assert "by 13 simulated participants" in " ".join(told.split())
+
+
+def test_what_changes_from_page_to_page(study: Study, report: StudyReport) -> None:
+    assert report.order_sentence == "Of 1 change looked at, 1 beyond chance: times on a page fall."
+    unsure = [one.model_copy(update={"p_adjusted": 0.2}) for one in made_up(study).order_effects]
+    assert order_sentence(unsure, 0.05) == "None of 1 change looked at is beyond chance."
+
+
+def test_checks_that_were_not_done_are_not_told(study: Study) -> None:
+    bare = rating(
+        "overall", "gptq-3", 0.1, "unresolved", p_ordinal=None, p_gee=None, p_mixed=None, cliffs_delta=None
+    )
+    told = " ".join(methods(study, _one(study, bare), flow(people(), _one(study, bare))))
+    assert "Wilcoxon 1945" in told
+    assert not re.search("McCullagh|Heagerty|Laird|Cliff", told)
 
 
 @pytest.mark.parametrize(

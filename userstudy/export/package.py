@@ -100,13 +100,16 @@ def anonymised(
     return table.sort_values(["participant", "position", "question"], ignore_index=True)
 
 
-def data_package(study: Study, ratings: pd.DataFrame, *, texts: bool = False) -> dict[str, bytes]:
+def data_package(
+    study: Study, ratings: pd.DataFrame, *, texts: bool = False, simulated: bool = False
+) -> dict[str, bytes]:
     """Return the files of the package by their names.
 
     Args:
         study: what was asked.
         ratings: an answer a row.
         texts: whether to include answers in free text and what the stimuli say.
+        simulated: whether nobody took part, but a program; the package says so.
     """
     table, shown = anonymised(ratings, texts=texts), stimuli(study, texts=texts)
     described = {
@@ -116,7 +119,7 @@ def data_package(study: Study, ratings: pd.DataFrame, *, texts: bool = False) ->
     count = ratings["participant"].nunique()
     readme = _README.format(
         title=in_language(study.settings.texts.title, study.settings.languages[0]),
-        people=f"{count} participant{'' if count == 1 else 's'}",
+        people=f"{count} {'simulated ' if simulated else ''}participant{'' if count == 1 else 's'}",
         texts="Answers in free text and the texts of the stimuli are included, as asked."
         if texts
         else "Answers in free text are left out, and so are the texts of the stimuli.",

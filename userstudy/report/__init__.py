@@ -68,7 +68,7 @@ def write_analysis(
         "heds.json": heds.to_json(sheet),
         "heds.md": heds.to_markdown(sheet),
     }
-    package = data_package(study, ratings, texts=texts)
+    package = data_package(study, ratings, texts=texts, simulated=report.flow.simulated)
     contents |= {f"data-package/{name}": content for name, content in package.items()}
     for name, content in contents.items():
         write_atomically(out / name, content)

@@ -168,15 +168,28 @@ def _families(findings: Sequence[RatingFinding]) -> str:
     return f"p-values are corrected {listing(parts)}." if parts else "No p-value was computed."
 
 
+_CHECKS = {
+    "p_ordinal": "ordinal regression with errors clustered both ways (McCullagh 1980)",
+    "p_gee": "generalized estimating equations for ordinal answers (Heagerty and Zeger 1996)",
+    "p_mixed": "a linear mixed model (Laird and Ware 1982)",
+    "p_wilcoxon": "signed ranks of participants' mean differences (Wilcoxon 1945)",
+}
+"""By field of a finding: the model or test that gave it."""
+
+
 def _checks(analysis: StudyAnalysis) -> str:
-    if not any(f.n for f in analysis.findings):
-        return ""
-    return (
-        "As checks, on which no verdict rests: ordinal regression with errors clustered both ways (McCullagh 1980), "
-        "generalized estimating equations for ordinal answers (Heagerty and Zeger 1996), a linear mixed model "
-        "(Laird and Ware 1982) and signed ranks of participants' mean differences (Wilcoxon 1945). Cliff's delta "
-        "(Cliff 1993) compares all answers about a variant with all about the reference."
-    )
+    """Say which other models and tests stand beside the one that decides."""
+    done = [
+        told
+        for name, told in _CHECKS.items()
+        if any(getattr(found, name) is not None for found in analysis.findings)
+    ]
+    found = [f"As checks, on which no verdict rests: {listing(done)}."] if done else []
+    if any(one.cliffs_delta is not None for one in analysis.findings):
+        found.append(
+            "Cliff's delta (Cliff 1993) compares all answers about a variant with all about the reference."
+        )
+    return " ".join(found)
 
 
 def _agreement(analysis: StudyAnalysis) -> str:
