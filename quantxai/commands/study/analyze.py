@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantxai.commands.present import columns, interval, presented, print_json, signed, wrapped
+from quantxai.commands.study.opening import Database, Directory, opened
 
 if TYPE_CHECKING:
     from userstudy.analysis.results import RatingFinding
@@ -19,7 +20,7 @@ __all__ = ["analyze"]
 
 @presented
 def analyze(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study directory.")],
+    study: Directory,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to write; STUDY/analysis if left out.")
     ] = None,
@@ -30,10 +31,7 @@ def analyze(
         bool,
         typer.Option("--with-text", help="Put free texts and the stimuli's texts into the data package."),
     ] = False,
-    database: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Where the answers are; the study's SQLite file if left out."),
-    ] = None,
+    database: Database = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print findings and files as JSON.")] = False,
 ) -> None:
     """Analyse the ratings and write the report.
@@ -44,18 +42,12 @@ def analyze(
 
     Example: quantxai study analyze study
     """
-    from userstudy.database.engine import open_database
-    from userstudy.report import make_study_report, write_analysis
-    from userstudy.report.inputs import read_inputs
-    from userstudy.study import Study
+    with opened(study, database) as (found, engine):
+        from userstudy.report import make_study_report, write_analysis
+        from userstudy.report.inputs import read_inputs
 
-    opened = Study.open(study)
-    engine = open_database(opened, database)
-    try:
-        inputs = read_inputs(opened, engine, "simulated" if simulated else None)
-    finally:
-        engine.dispose()
-    report = make_study_report(opened, inputs, f"{datetime.now(UTC):%Y-%m-%d}")
+        inputs = read_inputs(found, engine, "simulated" if simulated else None)
+    report = make_study_report(found, inputs, f"{datetime.now(UTC):%Y-%m-%d}")
     written = write_analysis(report, inputs.ratings, out or study / "analysis", texts=with_text)
     if as_json:
         print_json(

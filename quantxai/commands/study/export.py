@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from quantxai.commands.present import presented, print_json
+from quantxai.commands.study.opening import Database, Directory, opened
 
 __all__ = ["export"]
 
@@ -16,7 +17,7 @@ _FORMATS = ("csv", "parquet")
 
 @presented
 def export(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study directory.")],
+    study: Directory,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")],
     fmt: Annotated[
         str,
@@ -41,10 +42,7 @@ def export(
     simulated: Annotated[
         bool, typer.Option("--simulated", help="Simulated participants instead of people.")
     ] = False,
-    database: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Where the answers are; the study's SQLite file if left out."),
-    ] = None,
+    database: Database = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the files written as JSON.")] = False,
 ) -> None:
     """Write ratings, participants and stimuli as tables.
@@ -56,26 +54,21 @@ def export(
     Example: quantxai study export study --out tables
     """
     from quantxai.errors import UnknownName
-    from userstudy.database.engine import open_database
-    from userstudy.export import ExportOptions, write_export
-    from userstudy.study import Study
 
     if fmt not in _FORMATS:
         raise UnknownName("format", fmt, _FORMATS)
-    opened = Study.open(study)
-    options = ExportOptions(
-        format=fmt,  # type: ignore[arg-type]
-        kind="simulated" if simulated else None,
-        identifiers=identifiers,
-        texts=with_text,
-        history=history,
-        potato=potato,
-    )
-    engine = open_database(opened, database)
-    try:
-        written = write_export(opened, engine, out, options)
-    finally:
-        engine.dispose()
+    with opened(study, database) as (found, engine):
+        from userstudy.export import ExportOptions, write_export
+
+        options = ExportOptions(
+            format=fmt,  # type: ignore[arg-type]
+            kind="simulated" if simulated else None,
+            identifiers=identifiers,
+            texts=with_text,
+            history=history,
+            potato=potato,
+        )
+        written = write_export(found, engine, out, options)
     if as_json:
         print_json({"study": str(study), "written": [str(file) for file in written]})
     else:
