@@ -195,6 +195,25 @@ def test_a_locked_database(world: World, study: Study) -> None:
     assert world.count(Answer) == 1
 
 
+def test_a_file_that_goes_and_returns(world: World, study: Study) -> None:
+    """Without looking, open connections would go on writing into the file that has no name any more."""
+    token, file = world.rating(), study.path / "study.sqlite"
+    away = file.with_name("elsewhere.sqlite")
+    world.sessions.answer(token, 0, "overall", "3", "before")
+
+    file.rename(away)
+    refused("unavailable", lambda: world.sessions.answer(token, 0, "overall", "4", "meanwhile"))
+    refused("unavailable", lambda: world.sessions.view(token))
+    assert not file.exists()  # nor is an empty one made in its place
+    away.rename(file)
+
+    page = world.sessions.view(token).page
+    assert page is not None
+    assert page.answers == {"overall": "3"}
+    world.sessions.answer(token, 0, "overall", "4", "meanwhile")  # as the page does that has had no answer
+    assert world.count(Answer) == 2
+
+
 def test_nothing_is_kept_of_an_error_in_the_block(world: World) -> None:
     with pytest.raises(ZeroDivisionError), transaction(world.engine) as session:  # noqa: PT012
         session.execute(text("UPDATE admissions SET status = 'closed'"))

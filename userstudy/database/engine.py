@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
@@ -15,6 +17,7 @@ from sqlalchemy.exc import (
     ArgumentError,
     DataError,
     DBAPIError,
+    DisconnectionError,
     IntegrityError,
     NoSuchModuleError,
     ProgrammingError,
@@ -95,7 +98,7 @@ def transaction(engine: Engine, *, write: bool = True) -> Iterator[Session]:
         waited = turns.turn(_WAIT_SECONDS) if turns else nullcontext()
         with waited, Session(bound, expire_on_commit=False) as session, session.begin():
             yield session
-    except (DBAPIError, PoolTimeout, TimeoutError) as error:
+    except (DBAPIError, DisconnectionError, PoolTimeout, TimeoutError) as error:
         if isinstance(error, _OURS):
             raise
         _LOG.error("%s: %s", described(engine), _first_line(error))
@@ -144,12 +147,27 @@ def _sqlite(address: URL) -> Engine:
     with suppress(OSError):  # told when it is opened
         # Not for everyone on the machine to read; SQLite's other files get the same mode.
         os.close(os.open(address.database or "", os.O_CREAT | os.O_WRONLY, 0o600))
+    file = str(address.database)
+
+    def connect() -> sqlite3.Connection:
+        # Of a file that has gone no empty one is made in its place.
+        return sqlite3.connect(f"file:{quote(file)}?mode=rw", uri=True, check_same_thread=False)
+
     # As many connections as a server has threads: readers wait for nobody, and writers for their turn.
-    engine = create_engine(address, hide_parameters=True, pool_size=40, pool_timeout=_WAIT_SECONDS)
+    engine = create_engine(
+        address, creator=connect, hide_parameters=True, pool_size=40, pool_timeout=_WAIT_SECONDS
+    )
     _WRITERS[engine] = Turns()
 
+    @event.listens_for(engine, "checkout")
+    def _taken(_connection: Any, record: Any, _proxy: Any) -> None:
+        # A connection to a file that was moved or removed would go on writing, to nowhere.
+        if record.info["file"] != _identity(file):
+            raise DisconnectionError(f"{file} is not the file that was opened")
+
     @event.listens_for(engine, "connect")
-    def _connected(connection: Any, _record: Any) -> None:
+    def _connected(connection: Any, record: Any) -> None:
+        record.info["file"] = _identity(file)
         connection.isolation_level = None  # the driver opens no transactions by itself
         for pragma in (
             f"busy_timeout = {_WAIT_SECONDS * 1000}",
@@ -166,6 +184,14 @@ def _sqlite(address: URL) -> Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _identity(file: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _postgresql(address: URL) -> Engine:
