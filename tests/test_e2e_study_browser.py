@@ -284,6 +284,32 @@ def test_what_is_answered_offline_is_not_lost(visit: Visit, server: Server) -> N
     _expect_only(visitor, "ERR_INTERNET_DISCONNECTED")
 
 
+def test_what_is_sent_twice_is_stored_once(visit: Visit, server: Server) -> None:
+    visitor = visit()
+    lost = 0
+
+    def lose(route: Any) -> None:
+        """The server does what it is told, and its reply is lost."""
+        nonlocal lost
+        if lost % 2 == 0:
+            route.fetch()
+            route.abort("connectionreset")
+        else:
+            route.continue_()
+        lost += 1
+
+    counted = [server.stored(f"SELECT count(*) FROM {table}")[0][0] for table in ("participants", "answers")]
+    visitor.page.route("**/run/predict", lose)
+    visitor.begin()
+    visitor.rate(3)
+    visitor.go_on()
+    assert lost >= 12  # consent, instructions, check, two answers, the page turned: each twice
+    now = [server.stored(f"SELECT count(*) FROM {table}")[0][0] for table in ("participants", "answers")]
+    assert [after - before for before, after in zip(counted, now, strict=True)] == [1, 2]
+    assert visitor.heading == "Page 2 of 5"
+    _expect_only(visitor, "ERR_CONNECTION_RESET")
+
+
 def test_withdrawing_deletes_everything(visit: Visit, server: Server) -> None:
     visitor = visit()
     visitor.begin()

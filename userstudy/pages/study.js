@@ -270,7 +270,11 @@
     start() { go("start"); },
     back() { if (position > 0) leave(position - 1); },
     withdraw() { forgotten = []; storage.write(name(), null); go("withdraw"); },
-    open(button) { study.querySelector(`#${button.dataset.dialog}`).showModal(); },
+    open(button) {
+      const dialog = study.querySelector(`#${button.dataset.dialog}`);
+      dialog.showModal();
+      dialog.querySelector("[data-first]").focus();
+    },
     close(button) { button.closest("dialog").close(); },
     theme() {
       const dark = getComputedStyle(root).colorScheme.includes("dark");
