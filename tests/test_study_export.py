@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 from study_support import make_study
@@ -130,6 +130,7 @@ def test_a_file_is_no_directory(study: Study, engine: Engine, tmp_path: Path) ->
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)))
+@example(["'quoted", "''", "'=1", "=1", "-1", "1", "\r", "a\rb", "\ufeff", "None", "nan"])
 def test_csv_gives_every_text_back(texts: list[str]) -> None:
     table = pd.DataFrame({"number": range(len(texts)), "text": pd.Series(texts, dtype=object)})
     again = read_csv(to_csv(table))

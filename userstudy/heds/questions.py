@@ -1,9 +1,10 @@
 """The questions of the Human Evaluation Datasheet, version 3.0 (Belz and Thomson 2025).
 
 Numbers and the names of fields are those of the authors' form, https://nlp-heds.github.io (repository
-nlp-heds/nlp-heds.github.io, commit 16f0ce96), read from its source; their sections agree with the paper's
-list (arXiv 2412.07940). The wording here is ours and short; the form has the full one with its notes. Not
-read from the source were the wording of 3.1.1 and the options of 2.2 to 2.5.
+nlp-heds/nlp-heds.github.io, commit 16f0ce96), read from its source; the ends of its sections agree with the
+paper's (arXiv 2412.07940). The wording here is ours and short; the form has the full one with its notes. Not
+read from the source: the wording of 3.1.1, and 2.3 and 2.4, whose fields are those of sheets others have
+completed. An older form, still in use in 2026, has other fields for a few questions.
 """
 
 from __future__ import annotations
