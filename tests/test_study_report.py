@@ -219,6 +219,8 @@ def test_little_data_is_a_sentence(study: Study, seen: int, sentence: str) -> No
     assert "None" not in text(html)
     assert "nan" not in plain.split()
     assert report.summaries == []
+    assert list(report.glance.parts) == ["the run's metrics: what it was to decide"]
+    assert "no data" not in text(html).partition("Who took part")[2] or seen
 
 
 def test_everybody_excluded(study: Study) -> None:

@@ -101,7 +101,8 @@ def glance(analysis: StudyAnalysis, automatic: Sequence[Finding]) -> Glance:
     parts[f"the run's metrics: {'what it was to decide' if asked else 'exploratory'}"] = [
         _metric_line(found) for found in metrics.values()
     ]
-    return Glance(list(analysis.variants), {name: lines for name, lines in parts.items() if lines})
+    shown = {name: [line for line in lines if any(line.cells.values())] for name, lines in parts.items()}
+    return Glance(list(analysis.variants), {name: lines for name, lines in shown.items() if lines})
 
 
 def _people_line(analysis: StudyAnalysis, question: str, cells: dict[str, HeatCell | None]) -> GlanceLine:

@@ -129,8 +129,11 @@ class StudyReport:
     @property
     def explained(self) -> str:
         """Explainers and data sets in the study."""
-        places = sorted({(s.explainer, s.dataset) for s in self.study.stimuli.values()})
-        return listing([f"{metric_label(explainer)} on {dataset}" for explainer, dataset in places])
+        places: dict[str, set[str]] = {}
+        for stimulus in self.study.stimuli.values():
+            places.setdefault(stimulus.explainer, set()).add(stimulus.dataset)
+        told = [f"{metric_label(name)} on {listing(sorted(places[name]))}" for name in sorted(places)]
+        return "; ".join(told)
 
 
 def make_study_report(study: Study, inputs: Inputs, date: str) -> StudyReport:
@@ -166,9 +169,9 @@ def make_study_report(study: Study, inputs: Inputs, date: str) -> StudyReport:
         glance=glance(analysis, automatic),
         agreements=agreements(analysis, automatic),
         questions=[_question(analysis, q, language) for q in study.settings.questions if q.numeric],
-        numbers=number_lines(analysis),
-        agreement=agreement_rows(analysis.agreement),
-        intra=intra_rows(analysis.intra_rater),
+        numbers=number_lines(analysis) if analysis.ratings else [],
+        agreement=agreement_rows(analysis.agreement) if analysis.ratings else [],
+        intra=intra_rows(analysis.intra_rater) if analysis.ratings else [],
         order=order_rows(analysis.order_effects),
         order_sentence=order_sentence(analysis.order_effects, analysis.settings.analysis.alpha),
         sensitivity=sensitivity(analysis),
