@@ -106,7 +106,9 @@ def agreements(
             yield _agreement(rated, same, None, resamples)
 
 
-def intra_rater(ratings: pd.DataFrame, settings: StudySettings) -> Iterator[IntraRater]:
+def intra_rater(
+    ratings: pd.DataFrame, settings: StudySettings, resamples: int = _RESAMPLES
+) -> Iterator[IntraRater]:
     """Yield for each question how far participants repeat their answers, where pages are repeated.
 
     Intervals are percentile bootstraps over participants. Kappa of scales is weighted by squared distance (Cohen
@@ -115,12 +117,13 @@ def intra_rater(ratings: pd.DataFrame, settings: StudySettings) -> Iterator[Intr
     Args:
         ratings: of those who are kept, first answers and repeats.
         settings: the study's.
+        resamples: of the bootstrap.
     """
     for question in settings.questions:
         if question.numeric:
             pairs = _repeats(ratings, question)
             if len(pairs):
-                yield _intra_rater(pairs, question)
+                yield _intra_rater(pairs, question, resamples)
 
 
 def _agreement(
@@ -198,7 +201,7 @@ def _repeats(ratings: pd.DataFrame, question: Question) -> pd.DataFrame:
     return first[[*key, "given"]].merge(again[[*key, "given"]], on=key, suffixes=("_first", "_second"))
 
 
-def _intra_rater(pairs: pd.DataFrame, question: Question) -> IntraRater:
+def _intra_rater(pairs: pd.DataFrame, question: Question, resamples: int) -> IntraRater:
     scale = question.kind == "likert"
     both = pd.concat([pairs["given_first"], pairs["given_second"]])
     codes, names = pd.factorize(both, sort=True)
@@ -226,7 +229,7 @@ def _intra_rater(pairs: pd.DataFrame, question: Question) -> IntraRater:
     statistics = {"exact": exact, "kappa": kappa, "alpha": own_alpha}
     values: dict[str, float | None] = {}
     for name, statistic in statistics.items():
-        values |= _with_interval(name, statistic, pairs["participant"].to_numpy())
+        values |= _with_interval(name, statistic, pairs["participant"].to_numpy(), resamples)
     note = "All answers are equal: chance-corrected agreement is not defined."
     return IntraRater(
         question=question.id,
@@ -250,7 +253,7 @@ def _kappa(table: NDArray[np.float64], *, weighted: bool) -> float:
 
 
 def _with_interval(
-    name: str, statistic: Callable[[Counts], float], participants: NDArray[np.int64]
+    name: str, statistic: Callable[[Counts], float], participants: NDArray[np.int64], resamples: int
 ) -> dict[str, float | None]:
     """Return a statistic of pairs with its bootstrap interval over participants, as fields of `IntraRater`."""
     value = statistic(np.arange(len(participants)))
@@ -261,7 +264,7 @@ def _with_interval(
         number = len(members)
         drawn = [
             statistic(np.concatenate([members[m] for m in rng.integers(number, size=number)]))
-            for _ in range(_RESAMPLES)
+            for _ in range(resamples)
         ]
         low, high = _percentiles(np.array(drawn))
     return {name: float(value) if np.isfinite(value) else None, f"{name}_low": low, f"{name}_high": high}

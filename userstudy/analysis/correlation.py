@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,12 +33,22 @@ class Correlation(NamedTuple):
     p: float | None
 
 
+class _Series(NamedTuple):
+    """Which metric is held against which question."""
+
+    explainer: str
+    scorer: str
+    metric: str
+    question: str
+
+
 def metric_correlations(
     rated: pd.DataFrame,
     measurements: pd.DataFrame,
     settings: StudySettings,
     reference: str,
     variants: Sequence[str],
+    resamples: int = _RESAMPLES,
 ) -> tuple[MetricCorrelation, ...]:
     """Correlate every metric with the mean rating of the same stimulus, over all variants and for each.
 
@@ -52,6 +62,7 @@ def metric_correlations(
         settings: the study's.
         reference: the variant the others are compared with.
         variants: the others.
+        resamples: of the bootstrap.
     """
     if measurements.empty or rated.empty:
         return ()
@@ -71,7 +82,13 @@ def metric_correlations(
         own = _against(values, reference) if question.kind == "pairwise" else values
         joined = own.merge(means, on=_STIMULUS)
         for name, table in joined.groupby(_METRIC, sort=True):
-            found += _correlated(table, dict(zip(_METRIC, name, strict=True)), question.id, shown, settings)
+            found += _correlated(
+                table,
+                _Series(name[0], name[1], name[2], question.id),
+                shown,
+                settings.analysis.alpha,
+                resamples,
+            )
     corrected = statistics.adjusted([one.p for one in found], "benjamini-hochberg")
     return tuple(one.model_copy(update={"p_adjusted": p}) for one, p in zip(found, corrected, strict=True))
 
@@ -170,11 +187,7 @@ def _against(values: pd.DataFrame, reference: str) -> pd.DataFrame:
 
 
 def _correlated(
-    table: pd.DataFrame,
-    metric: dict[str, Any],
-    question: str,
-    variants: Sequence[str],
-    settings: StudySettings,
+    table: pd.DataFrame, series: _Series, variants: Sequence[str], alpha: float, resamples: int
 ) -> Iterator[MetricCorrelation]:
     """Yield the correlations of one metric with one question: over all variants, and of each."""
     better = _direction(table)
@@ -184,10 +197,9 @@ def _correlated(
             continue
         clusters = pd.factorize(own["cluster"])[0]
         values = own["value"].to_numpy(float) * (-1 if better is False else 1)
-        found = spearman(values, own["rating"].to_numpy(float), clusters, settings.analysis.alpha)
+        found = spearman(values, own["rating"].to_numpy(float), clusters, alpha, resamples)
         yield MetricCorrelation(
-            **metric,
-            question=question,
+            **series._asdict(),
             variant=variant,
             higher_is_better=better,
             stimuli=len(own),

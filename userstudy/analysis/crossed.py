@@ -114,6 +114,9 @@ def regress(
     centred = outcomes - basis @ (basis.T @ outcomes)
     beta = influence.T @ centred
     residuals = centred - own @ beta
+    # Where the model says it all, what is left is rounding.
+    residuals[:, np.square(residuals).sum(0) <= _TINY**2 * np.square(outcomes).sum(0)] = 0
+    beta[:, np.square(centred).sum(0) <= _TINY**2 * np.square(outcomes).sum(0)] = 0
     hat = np.concatenate([basis, _basis(own)], axis=1)
     kinds = (clusters.participants, clusters.groups, clusters.cells)
     variances = [_variances(influence, residuals, hat, codes) for codes in kinds]

@@ -28,19 +28,18 @@ def exclusions(ratings: pd.DataFrame, rules: Exclusion) -> Exclusions:
         ratings: the tidy table of userstudy/ratings.py.
         rules: which apply, and from where on.
     """
-    active = ["attention", "too_fast", "manual"]
-    active += ["incomplete"] if rules.incomplete else []
-    active += ["straight_lining"] if rules.straight_lining else []
-    excluded = []
-    for participant, own in ratings.groupby("participant", sort=True):
-        found = dict(_reasons(own, rules))
-        if found:
-            excluded.append(
-                Excluded(participant=int(participant), rules=tuple(found), reason="; ".join(found.values()))
-            )
+    found: dict[int, dict[str, str]] = {}
+    by_rule: dict[str, int] = {}
+    for rule, reasons in _rules(ratings, rules):
+        by_rule[rule] = len(reasons)
+        for participant, reason in reasons.items():
+            found.setdefault(participant, {})[rule] = reason
     seen = int(ratings["participant"].nunique())
-    counts = {rule: sum(rule in one.rules for one in excluded) for rule in sorted(active)}
-    return Exclusions(seen=seen, kept=seen - len(excluded), by_rule=counts, excluded=tuple(excluded))
+    excluded = tuple(
+        Excluded(participant=participant, rules=tuple(own), reason="; ".join(own.values()))
+        for participant, own in sorted(found.items())
+    )
+    return Exclusions(seen=seen, kept=seen - len(excluded), by_rule=by_rule, excluded=excluded)
 
 
 def without(ratings: pd.DataFrame, left_out: Exclusions) -> pd.DataFrame:
@@ -48,31 +47,43 @@ def without(ratings: pd.DataFrame, left_out: Exclusions) -> pd.DataFrame:
     return ratings[~ratings["participant"].isin([one.participant for one in left_out.excluded])]
 
 
-def _reasons(own: pd.DataFrame, rules: Exclusion) -> Iterator[tuple[str, str]]:
-    """Yield each rule that one participant falls under, with what was seen."""
-    status = str(own["status"].iloc[-1])
-    if rules.incomplete and status != "completed":
-        yield "incomplete", f"session {status.replace('_', ' ')}"
-    checks = own[own["kind"] == "attention"]
-    failures = int((checks["value"] == 0).sum())
-    if failures > rules.max_attention_failures:
-        yield "attention", f"{failures} of {len(checks)} attention checks failed"
-    pages = own.drop_duplicates("position")["seconds"].dropna()
-    if len(pages) and pages.median() < rules.min_seconds_per_page:
-        yield "too_fast", f"median of {pages.median():.1f} s a page"
-    if rules.straight_lining and _alike(own):
-        yield "straight_lining", "the same answer to everything"
-    by_hand = own["excluded"].fillna("").astype(str)
-    if (by_hand != "").any():
-        yield "manual", by_hand[by_hand != ""].iloc[0]
+def _rules(ratings: pd.DataFrame, rules: Exclusion) -> Iterator[tuple[str, dict[int, str]]]:
+    """Yield each active rule with what was seen of every participant it leaves out."""
+    if rules.incomplete:
+        status = (
+            ratings.drop_duplicates("participant", keep="last").set_index("participant")["status"].astype(str)
+        )
+        status = status[status != "completed"]
+        yield "incomplete", {int(p): f"session {name.replace('_', ' ')}" for p, name in status.items()}
+    checks = ratings[ratings["kind"] == "attention"]
+    passed = checks["value"].ne(0).groupby(checks["participant"]).agg(["sum", "size"])
+    failed = passed["size"] - passed["sum"]
+    failed = failed[failed > rules.max_attention_failures]
+    yield (
+        "attention",
+        {int(p): f"{n} of {passed['size'][p]} attention checks failed" for p, n in failed.items()},
+    )
+    medians = ratings.drop_duplicates(["participant", "position"]).groupby("participant")["seconds"].median()
+    fast = medians[medians < rules.min_seconds_per_page]
+    yield "too_fast", {int(p): f"median of {seconds:.1f} s a page" for p, seconds in fast.items()}
+    if rules.straight_lining:
+        yield "straight_lining", dict.fromkeys(_alike(ratings), "the same answer to everything")
+    by_hand = (
+        ratings.drop_duplicates("participant").set_index("participant")["excluded"].fillna("").astype(str)
+    )
+    yield "manual", {int(p): reason for p, reason in by_hand[by_hand != ""].items()}
 
 
-def _alike(own: pd.DataFrame) -> bool:
-    """Return whether all answers of each scale are the same as given, sides and labels included."""
-    answers = own[(own["kind"] != "attention") & (own["scale"] != "text") & own["value"].notna()]
-    if len(answers) <= _FEWEST_ALIKE:
-        return False
+def _alike(ratings: pd.DataFrame) -> list[int]:
+    """Return participants whose answers of each scale are all the same as given, sides and labels included."""
+    answers = ratings[
+        (ratings["kind"] != "attention") & (ratings["scale"] != "text") & ratings["value"].notna()
+    ]
     # A pair's value depends on which side the variant was, a guess's on what was right: the text does not.
-    given = answers["text"].where(answers["scale"] != "likert", answers["value"].astype(str))
-    given = given.where(given.astype(str) != "", answers["value"].astype(str))
-    return bool((given.groupby(answers["scale"]).nunique() == 1).all())
+    text, number = answers["text"].fillna("").astype(str), answers["value"].astype(str)
+    given = text.where((answers["scale"] != "likert") & (text != ""), number)
+    different = (
+        given.groupby([answers["participant"], answers["scale"]]).nunique().groupby("participant").max()
+    )
+    enough = answers.groupby("participant").size() > _FEWEST_ALIKE
+    return [int(p) for p in different.index[(different == 1) & enough]]

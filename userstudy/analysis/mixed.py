@@ -37,7 +37,7 @@ def mixed_model(outcome: Floats, columns: Floats, clusters: Clusters) -> tuple[l
     and items, so its intervals are too narrow where it is not: it checks estimates, no verdict rests on it.
 
     MixedLM can report success with fixed effects of 0.0 (statsmodels issue 10239). What it returns is taken
-    only if its likelihood is not below that of least squares on the same columns, a special case of it.
+    only if its likelihood is finite, and not below that of least squares on the same columns, a special case.
 
     Args:
         outcome: [answer].
@@ -63,7 +63,8 @@ def mixed_model(outcome: Floats, columns: Floats, clusters: Clusters) -> tuple[l
         warnings.simplefilter("ignore")
         try:
             model = MixedLM(outcome, design, groups=clusters.participants)
-            fitted = model.fit(method=["lbfgs", "bfgs"])
+            # Not lbfgs: it can end at a variance of 0 or without bounds, with an infinite likelihood.
+            fitted = model.fit(method=["bfgs", "powell"])
             errors, p = np.asarray(fitted.bse_fe), np.asarray(fitted.pvalues)
         except (np.linalg.LinAlgError, ValueError):
             return missing, UNFITTED
@@ -85,7 +86,7 @@ def failed(found: Floats, likelihood: float, plain: Floats, plain_likelihood: fl
         plain_likelihood: the restricted log-likelihood of these, which the mixed model contains.
     """
     all_zero = bool((found == 0).all()) and not np.allclose(plain, 0)
-    return all_zero or likelihood < plain_likelihood - 0.01
+    return all_zero or not np.isfinite(likelihood) or likelihood < plain_likelihood - 0.01
 
 
 def _restricted(plain: object, design: Floats) -> float:

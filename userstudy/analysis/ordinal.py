@@ -16,6 +16,7 @@ References:
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,7 @@ def log_odds(answers: Floats, columns: Floats, clusters: Clusters) -> list[Cross
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         try:
-            model = OrderedModel(levels, columns, distr="logit")
+            model = _with_score(OrderedModel)(levels, columns, distr="logit")
             # The default, Nelder-Mead, stops far from the maximum.
             fitted = model.fit(method="bfgs", disp=False, skip_hessian=True)
             thresholds = model.transform_threshold_params(fitted.params)[1:-1]
@@ -77,6 +78,22 @@ def log_odds(answers: Floats, columns: Floats, clusters: Clusters) -> list[Cross
         usable = abs(beta[k]) <= _SEPARATED and min(sizes) > 1
         found.append(combined(float(beta[k]), (by[0], by[1], by[2]), sizes) if usable else None)
     return found
+
+
+def _with_score(model: type[Any]) -> type[Any]:
+    """Return OrderedModel with the derivatives of its likelihood in place of differences: faster, more exact."""
+
+    class Model(model):  # type: ignore[misc]
+        def score(self, params: Floats) -> Floats:
+            width = self.exog.shape[1]
+            thresholds = self.transform_threshold_params(params)[1:-1]
+            scores, _ = scores_and_hessian(self.endog, self.exog, params[:width], thresholds)
+            total = scores.sum(0)
+            # Its parameters are the first threshold and the logarithms of the steps between them.
+            later = total[width:][::-1].cumsum()[::-1]
+            return np.concatenate([total[:width], later * np.append(1.0, np.exp(params[width + 1 :]))])
+
+    return Model
 
 
 def _variances(influence: Floats, codes: NDArray[np.int64]) -> Floats:

@@ -20,7 +20,12 @@ __all__ = ["analyze", "find"]
 
 
 def analyze(
-    ratings: pd.DataFrame, settings: StudySettings, design: Design, measurements: pd.DataFrame | None = None
+    ratings: pd.DataFrame,
+    settings: StudySettings,
+    design: Design,
+    measurements: pd.DataFrame | None = None,
+    *,
+    resamples: int = 1000,
 ) -> StudyAnalysis:
     """Return everything that a study's ratings say.
 
@@ -30,6 +35,7 @@ def analyze(
         design: the variants and the reference.
         measurements: the run's metrics of the same items, `Measurement.COLUMNS`; with a further column
             `higher_is_better`, correlations of metrics that are better when low are turned round.
+        resamples: of every bootstrap.
     """
     left_out = exclusions(ratings, settings.exclusion)
     kept = without(ratings, left_out)
@@ -49,14 +55,14 @@ def analyze(
         ratings=len(rated),
         exclusions=left_out,
         descriptives=tuple(descriptives(rated, settings, (design.reference, *others))),
-        agreement=tuple(agreements(rated, settings)),
-        intra_rater=tuple(intra_rater(kept, settings)),
+        agreement=tuple(agreements(rated, settings, resamples)),
+        intra_rater=tuple(intra_rater(kept, settings, resamples)),
         findings=findings,
         findings_without_exclusions=everybody,
         order_effects=order_effects(rated, settings, design.reference, others),
-        correlations=metric_correlations(rated, measurements, settings, design.reference, others)
-        if measurements is not None
-        else (),
+        correlations=()
+        if measurements is None
+        else metric_correlations(rated, measurements, settings, design.reference, others, resamples),
         notes=tuple(_notes(kept, rated, settings, design)),
     )
 
