@@ -139,7 +139,7 @@ class Visitor:
         client = self.client
         await asyncio.sleep(random.uniform(0, self.page_seconds))
         await client.open()
-        await client.call("enrol", language="en", device="desktop")
+        await client.enrol("en", "desktop")
         await client.call("start")
         await client.call("check", answers=[0])
         while client.page["stage"] == "rating":

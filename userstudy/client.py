@@ -26,7 +26,6 @@ __all__ = ["Acknowledged", "Client", "Refused", "texts"]
 _CONFIG = re.compile(r"window\.gradio_config\s*=\s*(?={)")
 _TIMEOUT = 20.0  # seconds the page waits for one call
 _PAUSE = 0.5  # seconds before a call is repeated, twice as long each time, 15 at most
-_REFUSALS = {400, 403, 413}  # what is not sent again: the page's own list
 
 
 class Refused(QuantxaiError):
@@ -117,7 +116,7 @@ class Client:
             "data": [self.token, {"language": self.page.get("language", ""), **request}],
         }
         response = await self._insist(lambda: self._http.post(self._address, json=body, timeout=_TIMEOUT))
-        if response.status_code in _REFUSALS:
+        if response.status_code >= 400:
             raise Refused("invalid_answer", f"{what} was answered with status {response.status_code}")
         reply: dict[str, Any] = response.json()["data"][0]
         if not reply["ok"]:
@@ -127,6 +126,10 @@ class Client:
         if "stage" in reply:
             self.page = reply
         return reply
+
+    async def enrol(self, language: str, device: str) -> dict[str, Any]:
+        """Give consent, and return the first page."""
+        return await self.call("enrol", language=language, device=device, key=secrets.token_hex(16))
 
     async def answer(self, question: str, value: str) -> None:
         """Give an answer on the page shown, under a key of its own."""
@@ -189,10 +192,8 @@ class _Texts(HTMLParser):
 
 
 def _later(response: httpx.Response) -> bool:
-    if response.status_code in _REFUSALS:
-        return False
-    if response.status_code == 429 or response.status_code >= 400:
-        return True
-    if "json" not in response.headers.get("content-type", ""):
-        return False
-    return bool(response.json()["data"][0].get("retry"))
+    """Whether the same request may succeed later."""
+    if response.status_code >= 400:
+        return response.status_code == 429 or response.status_code >= 500
+    told = response.json() if "json" in response.headers.get("content-type", "") else {}
+    return bool("data" in told and told["data"][0].get("retry"))

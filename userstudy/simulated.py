@@ -28,6 +28,8 @@ __all__ = ["Crowd", "Outcome", "Reader", "connected", "simulate"]
 
 _BACK = 0.05
 """Share of pages after which a rater goes back one, gives an answer anew, and returns."""
+_AT_FIRST = 3.0
+"""Seconds within which the server has to answer the first time; later it may be away for longer."""
 _CONNECTIONS = 500
 """At once; those beyond wait for their turn."""
 
@@ -163,7 +165,7 @@ class _Rater:
         try:
             language = settings.languages[int(self.rng.integers(len(settings.languages)))]
             device = "phone" if self.rng.random() < 0.3 else "desktop"
-            await self.client.call("enrol", language=language, device=device)
+            await self.client.enrol(language, device)
             await self.client.call("start")
             if self.client.page["stage"] == "check":
                 await self.client.call("check", answers=[check.answer for check in settings.check])
@@ -234,6 +236,7 @@ async def simulate(
         return outcome
 
     async with http:
+        await Client(http, patience=_AT_FIRST).open()  # is anything there?
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(number)) for number in range(crowd.participants)]

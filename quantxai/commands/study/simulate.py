@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from quantxai.commands.present import columns, complain, presented, print_json, wrapped
+from quantxai.errors import MissingExtra
 
 __all__ = ["simulate"]
 
@@ -45,8 +46,12 @@ def simulate(
 
     from quantxai.progress import for_stream
     from userstudy.raters import Truth, read_truth
-    from userstudy.simulated import Crowd, connected, simulate
     from userstudy.study import Study
+
+    try:
+        from userstudy.simulated import Crowd, connected, simulate
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "httpx", "study", "simulated raters") from None
 
     opened = Study.open(study)
     stated = (read_truth(truth) if truth else Truth()).checked(opened.design.variants)
