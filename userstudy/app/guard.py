@@ -126,6 +126,9 @@ class Guard:
 
     async def _call(self, scope: Scope, receive: Receive) -> Response:
         """Pass on a call of the page, in its fixed shape."""
+        declared = Headers(scope=scope).get("content-length", "0")
+        if not declared.isdigit() or len(declared) > 12 or int(declared) > _MAX_BODY:
+            return _failure(413)
         try:
             body = await asyncio.wait_for(_read(receive), _BODY_SECONDS)
             call = read_call(body, self.functions) if len(body) <= _MAX_BODY else None
