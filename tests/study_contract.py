@@ -531,7 +531,7 @@ class ProcessesContract:
             assert worker.stdout is not None
             assert worker.stdout.readline() == "ready\n"
         (tmp_path / "gate").touch()
-        said = [worker.communicate(timeout=60) for worker in workers]
+        said = [worker.communicate(timeout=120) for worker in workers]
         assert Counter("".join(out for out, _ in said).split()) == {"enrolled": 17, "study_full": 7}, said
         engine = open_database(study, url)
         assert sorted(World(study, engine).forms().values()) == [5, 6, 6]
@@ -544,7 +544,7 @@ class ProcessesContract:
         assert worker.stdout is not None
         said = [worker.stdout.readline() for _ in range(60)]
         worker.kill()
-        said += worker.communicate(timeout=60)[0].splitlines(keepends=True)
+        said += worker.communicate(timeout=120)[0].splitlines(keepends=True)
         keys = [line.strip() for line in said if line.startswith("key-") and line.endswith("\n")]
         assert len(keys) >= 59
         engine = open_database(study, url)

@@ -178,13 +178,9 @@ def test_a_full_database_loses_nothing_and_recovers(world: World, monkeypatch: p
     assert world.sessions.turn(token, 0, 1, 1.0).position == 1
 
 
-def test_a_locked_database(world: World, study: Study) -> None:
+def test_a_locked_database(world: World, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     token = world.rating()
-
-    @event.listens_for(world.engine, "checkout")
-    def _impatient(connection: sqlite3.Connection, *_: object) -> None:
-        connection.execute("PRAGMA busy_timeout = 10")
-
+    monkeypatch.setattr(engines, "_WAIT_SECONDS", 0)
     other = sqlite3.connect(study.path / "study.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     refused("unavailable", lambda: world.sessions.answer(token, 0, "overall", "3", "k"))

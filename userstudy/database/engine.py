@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from sqlalchemy.exc import (
     DisconnectionError,
     IntegrityError,
     NoSuchModuleError,
+    OperationalError,
     ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -178,10 +180,7 @@ def _sqlite(address: URL) -> Engine:
         ):
             connection.execute(f"PRAGMA {pragma}")
 
-    @event.listens_for(engine, "begin")
-    def _begun(connection: Connection) -> None:
-        reading = connection.get_execution_options().get(_READING, False)
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    event.listen(engine, "begin", _begin)
 
     return engine
 
@@ -192,6 +191,29 @@ def _identity(file: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _begin(connection: Connection) -> None:
+    """Begin a transaction, a writing one as soon as other processes let go of the file.
+
+    SQLite by itself sleeps for up to 100 ms between tries, longer than most transactions take: a process
+    would hardly ever find the file free while another is busy.
+    """
+    if connection.get_execution_options().get(_READING, False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    raw: Any = connection.connection.dbapi_connection
+    raw.execute("PRAGMA busy_timeout = 2")
+    end = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            break
+        except OperationalError as error:
+            code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the rest says more exactly why
+            if code != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+    raw.execute(f"PRAGMA busy_timeout = {_WAIT_SECONDS * 1000}")
 
 
 def _postgresql(address: URL) -> Engine:

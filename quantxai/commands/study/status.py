@@ -85,9 +85,8 @@ def _balance(s: Status) -> str:
         cells[cell.variant].append(cell.ratings)
     rows = [["variant", "ratings", "fewest of an item", "most of an item"]]
     rows += [[name, str(sum(c)), str(min(c)), str(max(c))] for name, c in cells.items()]
-    given = (
-        f"Each of {len(forms)} forms is with {min(forms)} to {max(forms)} participants, completed or active."
-    )
+    spread = str(min(forms)) if min(forms) == max(forms) else f"{min(forms)} to {max(forms)}"
+    given = f"Each of {len(forms)} forms is with {spread} participants, completed or active."
     return f"{columns(rows, right=(1, 2, 3))}\n{given}"
 
 
