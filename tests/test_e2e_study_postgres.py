@@ -9,7 +9,11 @@ import pytest
 
 pytest.register_assert_rewrite("study_contract")
 
+from alembic import command  # noqa: E402
+from alembic.autogenerate import compare_metadata  # noqa: E402
+from alembic.runtime.migration import MigrationContext  # noqa: E402
 from postgres import Server  # noqa: E402
+from sqlalchemy import inspect, text  # noqa: E402
 from study_contract import (  # noqa: E402
     SMALL,
     ProcessesContract,
@@ -21,10 +25,15 @@ from study_contract import (  # noqa: E402
 from study_support import make_study  # noqa: E402
 
 from quantxai.errors import InputError  # noqa: E402
-from userstudy.database.engine import open_database  # noqa: E402
-from userstudy.database.models import Answer  # noqa: E402
+from userstudy.database.engine import open_database, transaction  # noqa: E402
+from userstudy.database.migrate import configuration  # noqa: E402
+from userstudy.database.models import Answer, Base  # noqa: E402
 
 pytestmark = pytest.mark.e2e
+_FULL = """
+    CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$
+"""
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +68,29 @@ class TestOnPostgreSQL(SessionsContract, ProcessesContract):
         answer_page(world.sessions, token, 0)
         assert world.sessions.turn(token, 0, 1, 2.0).position == 1
         assert world.count(Answer) == 4
+
+    def test_a_server_without_room(self, world: World) -> None:
+        token = world.rating()
+        answer_page(world.sessions, token, 0)
+        with transaction(world.engine) as session:
+            session.execute(text(_FULL))
+            session.execute(
+                text("CREATE TRIGGER full_disk BEFORE INSERT ON answers EXECUTE FUNCTION full_disk()")
+            )
+        refused("unavailable", lambda: world.sessions.answer(token, 0, "overall", "5", "k"))
+        with transaction(world.engine) as session:
+            session.execute(text("DROP TRIGGER full_disk ON answers"))
+        assert world.count(Answer) == 2
+        world.sessions.answer(token, 0, "overall", "5", "k")
+        assert world.count(Answer) == 3
+
+    def test_migrations_make_what_the_models_say(self, world: World) -> None:
+        with world.engine.begin() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+            command.downgrade(configuration(connection), "base")
+            assert inspect(connection).get_table_names() == ["alembic_version"]
+            command.upgrade(configuration(connection), "head")
+            assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
     def test_no_message_holds_the_password(self, server: Server, tmp_path: Path) -> None:
         study = make_study(tmp_path / "study", **SMALL)
