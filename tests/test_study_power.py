@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from click.testing import Result
 from scipy import stats
 from study_support import make_study
+from typer.testing import CliRunner
 
+from quantxai.commands.study import study as study_commands
 from userstudy import power as power_module
 from userstudy.analysis import find
 from userstudy.order import order
@@ -148,3 +152,47 @@ def test_false_findings_are_counted_under_the_null(study: Study) -> None:
         found = simulation.false_findings(Size(9, 6))
     assert found.rate <= 0.5
     assert found.simulations == 4
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(study_commands, ["power", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--effects", "nf4"], "is not VARIANT=POINTS"),
+        (["--effects", "nf4=nan"], "is not VARIANT=POINTS"),
+        (["--effects", "nf5=-1"], "Did you mean 'nf4'?"),
+        (["--effects", "nf4=-1", "--truth", "x.toml"], "give one of them"),
+        (["--truth", "x.toml"], "x.toml: no such file"),
+        (["--participants", "12,many"], "--participants 12,many: give whole numbers"),
+        (["--items", "1"], "--items 1: give whole numbers"),
+    ],
+)
+def test_what_cannot_be_understood_is_said(study: Study, words: list[str], said: str) -> None:
+    result = run(str(study.path), *words)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+@pytest.mark.usefixtures("here")
+def test_command(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = Truth(effects={"gptq-3": -5.0}, others=0.0)
+    drawn = Simulator(study.settings, study.stimuli, study.design, 12).draw(truth, np.random.default_rng(0))
+    findings = find(drawn, study.settings, study.design)
+    assert any(f.variant == "gptq-3" and f.verdict == "degraded" for f in findings)
+    # Every simulated study finds the same, so that it is the command that is tested.
+    monkeypatch.setattr(power_module, "find", lambda *given: findings)
+    words = ("--effects", "gptq-3=-5,nf4=0.1", "--participants", "12,16", "--simulations", "10")
+    result = run(str(study.path), *words)
+    assert result.exit_code == 0, result.stderr
+    said = " ".join(result.stdout.split())
+    assert "12 6 gptq-3 any difference 1.00 0.69 to 1.00" in said
+    assert "12 participants and 6 items find some in 100.0% of 10 studies (69.2% to 100.0%)" in said
+    assert "calls them equivalent: nf4 on understandability, nf4 on overall." in said
+    assert "Even 768 participants with 6 items do not reach a power of 0.8." in said
+    told = json.loads(run(str(study.path), *words[2:], "--effects", "gptq-3=-5", "--json").stdout)
+    assert told["truth"]["effects"] == {"gptq-3": -5.0}
+    assert [f["participants"] for f in told["false_findings"]] == [12, 16]
+    assert [(p["participants"], p["power"]) for p in told["suggested"]] == [(4, 1.0)]
