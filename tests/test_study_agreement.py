@@ -17,7 +17,7 @@ from userstudy.analysis.describe import descriptives
 from userstudy.analysis.order_effects import order_effects
 from userstudy.settings import StudySettings
 
-pytestmark = [pytest.mark.bare, pytest.mark.filterwarnings("error")]
+pytestmark = pytest.mark.filterwarnings("error")
 
 NAN = np.nan
 PUBLISHED = np.array(

@@ -30,7 +30,7 @@ from userstudy.settings import Exclusion
 from userstudy.simulation import Simulator
 from userstudy.study import Study
 
-pytestmark = [pytest.mark.bare, pytest.mark.filterwarnings("error")]
+pytestmark = pytest.mark.filterwarnings("error")
 
 FOLDER = Path(__file__).parent / "oracles" / "r"
 R: dict[str, Any] = json.loads((FOLDER / "ratings.json").read_text())
