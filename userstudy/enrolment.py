@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
-from userstudy.database.models import Admission, Event, Exclusion, Identity, Participant, Trial
+from userstudy.database.models import Admission, Event, Exclusion, Participant, Trial
 from userstudy.errors import StudyError
 from userstudy.order import order
 from userstudy.study import Study
 
 __all__ = [
-    "Name",
     "admission",
     "admit",
-    "known",
     "newcomer",
     "noted_every",
     "place_left",
@@ -33,31 +29,6 @@ def admission(session: Session) -> str:
     """Return open, paused or closed."""
     latest = select(Admission.status).order_by(Admission.id.desc()).limit(1)
     return session.execute(latest).scalar_one()
-
-
-class Name(NamedTuple):
-    """What somebody is known by: keyed hashes, as in the table of identities."""
-
-    kind: str
-    """prolific, or page: made by the page that sent the consent."""
-    hash: str
-    session_hash: str | None
-
-
-def known(session: Session, names: Sequence[Name]) -> Participant | None:
-    """Return whose session it is that goes by one of the names, None for somebody new.
-
-    Raises:
-        StudyError: kind already_took_part: the person is known, under another session.
-    """
-    for name in names:
-        wanted = select(Identity).where(Identity.kind == name.kind, Identity.hash == name.hash)
-        identity = session.scalar(wanted)
-        if identity is not None:
-            if identity.session_hash != name.session_hash:
-                raise StudyError("already_took_part")
-            return session.get_one(Participant, identity.participant_id)
-    return None
 
 
 def noted_every(study: Study) -> timedelta:

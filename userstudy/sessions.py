@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import NamedTuple
 
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
@@ -21,23 +20,12 @@ from userstudy.clock import now
 from userstudy.database.engine import forget, lock_enrolment, transaction
 from userstudy.database.models import Answer, Event, Identity, Participant, Trial
 from userstudy.errors import StudyError
+from userstudy.identities import Prolific, known, names
 from userstudy.leaving import complete, erase
 from userstudy.pages import Page, Pages, View
 from userstudy.study import Study
-from userstudy.tokens import keyed_hash
 
 __all__ = ["Page", "Prolific", "Sessions", "View"]
-
-
-class Prolific(NamedTuple):
-    """Who a participant is on Prolific, as its link says; stored as keyed hashes only."""
-
-    participant: str
-    """PROLIFIC_PID"""
-    study: str
-    """STUDY_ID"""
-    session: str
-    """SESSION_ID: who knows it may resume."""
 
 
 class Sessions:
@@ -82,17 +70,17 @@ class Sessions:
         """
         settings, time = self.study.settings, self._clock()
         device = device if device in ("phone", "desktop") else ""
+        going_by = names(self.study.secret, identity, checked_key(key) if key else "")
         with transaction(self.engine) as session:
             lock_enrolment(session.connection())
-            names = self._names(identity, key)
-            found = enrolment.known(session, names)
+            found = known(session, going_by)
             if found is not None:
                 self._note(session, found, "resumed", device)
                 return self._access.token(found)
-            known = language if language in settings.languages else settings.languages[0]
-            participant = enrolment.newcomer(kind, known, device, time)
+            spoken = language if language in settings.languages else settings.languages[0]
+            participant = enrolment.newcomer(kind, spoken, device, time)
             enrolment.admit(session, self.study, participant, time)
-            for name in names:
+            for name in going_by:
                 session.add(Identity(participant_id=participant.id, **name._asdict()))
         return self._access.token(participant)
 
@@ -260,18 +248,6 @@ class Sessions:
     def _session(self, token: str) -> Iterator[tuple[Session, Participant]]:
         with transaction(self.engine) as session:
             yield session, self._access.go_on(session, token)
-
-    def _names(self, identity: Prolific | None, key: str) -> list[enrolment.Name]:
-        secret, names = self.study.secret, []
-        if key:
-            names.append(enrolment.Name("page", keyed_hash(secret, "page", checked_key(key)), None))
-        if identity is not None:
-            if not (identity.participant and identity.session):
-                raise StudyError("link_invalid", "the link lacks PROLIFIC_PID or SESSION_ID")
-            person = keyed_hash(secret, "prolific-participant", identity.participant)
-            visit = keyed_hash(secret, "prolific-session", f"{identity.study}\0{identity.session}")
-            names.append(enrolment.Name("prolific", person, visit))
-        return names
 
     def _view(self, session: Session, participant: Participant) -> View:
         given = progress(session, participant.id)
