@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def study(tmp_path: Path) -> Study:
 
 
 @pytest.fixture
-def engine(study: Study) -> Engine:
+def engine(study: Study) -> Iterator[Engine]:
     """Two people, of whom the first wrote a formula and changed their mind, and a preview."""
     engine = open_database(study)
     with transaction(engine) as session:
@@ -68,7 +69,8 @@ def engine(study: Study) -> Engine:
                     )  # fmt: skip
         session.add(Identity(participant_id=1, kind="prolific", hash=PROLIFIC, session_hash="s"))
         session.add(Exclusion(participant_id=2, reason="-1 wrote to us", at=AT, revoked_at=None))
-    return engine
+    yield engine
+    engine.dispose()
 
 
 def test_tables_and_their_codebook(study: Study, engine: Engine, tmp_path: Path) -> None:
