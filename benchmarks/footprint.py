@@ -3,9 +3,9 @@
 python benchmarks/footprint.py [--model DIR] [--quick] [--json] [--write]
 
 Two random Llamas of 49 and 163 million parameters and, with --model, a checkpoint: bytes of the loaded
-weights, of keys and values, and the peak memory of quantizing, each measured in a process of its own;
-seconds of quantizing and of reading 4,096 tokens, on one thread. --quick leaves out GPTQ and AWQ; --write
-keeps the result and rewrites the table in docs/quantizers.md.
+weights, of keys and values, and the peak memory of quantizing, measured in a process of its own; seconds
+of quantizing and of reading 4,096 tokens, on one thread. --quick leaves out GPTQ and AWQ; --write keeps
+the result and rewrites the table in docs/quantizers.md.
 """
 
 from __future__ import annotations
@@ -92,14 +92,15 @@ def measure(parent: Path, out: Path, method: str, options: dict[str, Any]) -> di
     import torch
 
     torch.set_num_threads(1)
-    from quantizers.gptqmodel_support import import_gptqmodel
-
-    import_gptqmodel()
-    import transformers.models.llama.modeling_llama  # noqa: F401
-
     quantizer = registry.method("quantizer", method).model_validate(options)
     found: dict[str, float] = {}
     if quantizer.writes_checkpoint:
+        # The libraries are loaded before the peak is measured.
+        import transformers.models.llama.modeling_llama  # noqa: F401
+
+        from quantizers.gptqmodel_support import import_gptqmodel
+
+        import_gptqmodel()
         count = quantizer.calibration_sequences(CALIBRATION.sequences, CALIBRATION.length)
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(1, 49000, (count, CALIBRATION.length), generator=generator).tolist()
@@ -134,6 +135,11 @@ def apart(function: Any, *arguments: Any) -> Any:
         return pool.apply(function, arguments)
 
 
+def here(function: Any, *arguments: Any) -> Any:
+    """Return function(*arguments), computed in this process."""
+    return function(*arguments)
+
+
 def compare(name: str, parent: Path, methods: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield prediction and measurement of every quantity."""
     source = described(str(parent))
@@ -142,9 +148,11 @@ def compare(name: str, parent: Path, methods: dict[str, dict[str, Any]]) -> Iter
     for title, options in methods.items():
         method = title.split()[0]
         with tempfile.TemporaryDirectory() as scratch:
-            found = apart(measure, parent, Path(scratch), method, options)
-            if "peak" in found:
-                found |= apart(load_made, Path(scratch), method, options)
+            # A peak is that of a process which did nothing else; all other bytes are counted.
+            writes = registry.method("quantizer", method).writes_checkpoint
+            found = (apart if writes else here)(measure, parent, Path(scratch), method, options)
+            if writes:
+                found |= load_made(Path(scratch), method, options)
         predicted = predictions(source, shape, method, options, device)
         for quantity, value in found.items():
             ratio = predicted[quantity] / value
