@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("sqlalchemy")
 pytest.register_assert_rewrite("study_contract")
 
 from study_contract import SMALL, ProcessesContract, World, answer_page, refused  # noqa: E402

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sqlite3
 import stat
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("sqlalchemy")
 pytest.register_assert_rewrite("study_contract")
 
 from alembic import command  # noqa: E402
@@ -144,6 +146,16 @@ def test_postgresql_without_its_driver(study: Study, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"\[postgres\]"):
         open_database(study, "postgresql://me@host/db")
+
+
+def test_without_sqlalchemy(monkeypatch: pytest.MonkeyPatch) -> None:
+    import userstudy.database
+
+    with monkeypatch.context() as patched:
+        patched.setattr(importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(MissingExtra, match=r"\[study\]"):
+            importlib.reload(userstudy.database)
+    importlib.reload(userstudy.database)
 
 
 def test_a_full_database_loses_nothing_and_recovers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

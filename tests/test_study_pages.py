@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("sqlalchemy")
 pytest.register_assert_rewrite("study_contract")
 
 from pydantic import BaseModel  # noqa: E402

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+pytest.importorskip("sqlalchemy")
 pytest.register_assert_rewrite("study_contract")
 
 from sqlalchemy import select  # noqa: E402

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+pytest.importorskip("sqlalchemy")
 pytest.register_assert_rewrite("study_contract")
 
 from study_contract import SessionsContract  # noqa: E402

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("sqlalchemy")
 pytest.register_assert_rewrite("study_contract")
 
 from study_contract import World, answer_page, open_quickly  # noqa: E402

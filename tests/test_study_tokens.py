@@ -9,6 +9,8 @@ from importlib.resources import files
 
 import pytest
 
+pytest.importorskip("itsdangerous")
+
 from userstudy.errors import KINDS, StudyError
 from userstudy.tokens import keyed_hash, sign, verify
 
