@@ -23,7 +23,7 @@ pytest.importorskip("fastapi")
 import argon2
 from fastapi import FastAPI
 from httpx import Response
-from sqlalchemy import select
+from sqlalchemy import event, select
 from starlette.testclient import TestClient
 
 from quantxai.cli import app as command
@@ -46,9 +46,10 @@ PASSWORD = "a horse and a staple"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashes that are fast to make; one test makes a real one."""
+    """Hashes and intervals that are fast to make; one test looks at what real hashes take."""
     quick = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
     monkeypatch.setattr("userstudy.password._hasher", lambda: quick)
+    monkeypatch.setattr("userstudy.status.RESAMPLES", 5)
 
 
 def test_a_password_is_kept_as_its_hash_for_the_owner_alone(tmp_path: Path) -> None:
@@ -123,6 +124,8 @@ class Admin:
         self.study = make_study(path)
         set_password(self.study, PASSWORD)
         self.engine = open_database(self.study)
+        event.listen(self.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous = OFF"))
+        self.engine.dispose()
         self.app = self.process()
         sessions = Sessions(self.study, self.engine)
         self.token = sessions.enrol("en", "desktop")
