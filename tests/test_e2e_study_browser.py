@@ -289,9 +289,12 @@ def test_what_is_sent_twice_is_stored_once(visit: Visit, server: Server) -> None
     lost = 0
 
     def lose(route: Any) -> None:
-        """The server does what it is told, and its reply is lost."""
+        """The server does what it is told, and its reply is lost; once its database is away."""
         nonlocal lost
-        if lost % 2 == 0:
+        if lost == 1:
+            away = {"ok": False, "kind": "unavailable", "message": "", "retry": True}
+            route.fulfill(json={"data": [away]})
+        elif lost % 2 == 0:
             route.fetch()
             route.abort("connectionreset")
         else:

@@ -88,6 +88,13 @@
     absent = why;
   }
 
+  function unfit() {                       // says, for a while, that something could not be understood
+    const banner = study.querySelector(".away");
+    banner.textContent = banner.dataset.unfit;
+    banner.hidden = false;
+    setTimeout(() => { if (!absent) banner.hidden = true; }, 8000);
+  }
+
   function say(text) { announcer.textContent = ""; setTimeout(() => { announcer.textContent = text; }, 60); }
 
   // Saving answers, one after another, oldest first
@@ -116,7 +123,7 @@
           remember((memory) => { delete memory.unsent[answer.key]; });
           forgotten = forgotten.filter((other) => other.key !== answer.key);
           if (!reply.ok && reply.html) { render(reply); return; }
-          if (!reply.ok) { away("unfit"); absent = ""; continue; }
+          if (!reply.ok) { unfit(); continue; }
         }
         state("saved");
       } finally { sending = null; }
@@ -201,7 +208,7 @@
       history.replaceState(null, "", `?t=${encodeURIComponent(token)}`);
     }
     if (reply.html) render(reply, focus);
-    else if (!reply.ok) { away("unfit"); absent = ""; say(reply.message || ""); }
+    else if (!reply.ok) unfit();
   }
 
   // Leaving a page of ratings
@@ -265,7 +272,7 @@
       const prolific = Object.fromEntries(names.map((key) => [key, query.get(key) || ""]));
       const key = random();                // the same for every try to send this
       const device = Math.min(screen.width, innerWidth) < 600 ? "phone" : "desktop";
-      go("enrol", names.every((key) => prolific[key]) ? { device, key, prolific } : { device, key });
+      go("enrol", prolific.PROLIFIC_PID ? { device, key, prolific } : { device, key });
     },
     start() { go("start"); },
     back() { if (position > 0) leave(position - 1); },
