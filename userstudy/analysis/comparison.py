@@ -16,6 +16,8 @@ from userstudy.settings import Question
 
 __all__ = ["Comparison", "compared", "interval", "two_sided"]
 
+_PAGE = ["participant", "item", "dataset", "group", "variant"]
+
 
 @dataclass
 class Comparison:
@@ -70,6 +72,7 @@ def compared(
         reference: the variant the others are compared with.
         variants: the others.
     """
+    rated = rated[[*_PAGE, "question", "value"]]
     found = [
         Comparison(question, variant, *_answers(rated, question, variant, reference))
         for question in questions
@@ -111,12 +114,11 @@ def _batches(
     """
     if rated.empty:
         return
-    page = ["participant", "item", "dataset", "group", "variant"]
     for pairwise in (False, True):
         names = [q.id for q in questions if (q.kind == "pairwise") == pairwise]
         chosen = rated[rated["question"].isin(names)]
         wide = chosen.pivot_table(
-            index=page, columns="question", values="value", aggfunc="first"
+            index=_PAGE, columns="question", values="value", aggfunc="first"
         ).reset_index()
         patterns: dict[bytes, list[str]] = {}
         for name in (name for name in names if name in wide):
