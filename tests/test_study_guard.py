@@ -16,10 +16,12 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
+from quantxai.errors import ConfigError
 from userstudy.app.calls import BadCall, read_call
 from userstudy.app.guard import CALL, Guard, Rules
 from userstudy.app.headers import inline_scripts
 from userstudy.app.limits import Limit, Limiter, address_group
+from userstudy.place import Place
 
 FUNCTIONS = {0: 1, 3: 2}
 PAGE = "<!doctype html><head><base href=\"./\" /><script>window.a = 1;</script><script src='/x.js'></script></head>"
@@ -274,6 +276,15 @@ def test_one_household_is_one_address() -> None:
     assert address_group("2001:db8:1:2:3::4") == address_group("2001:db8:1:2:ffff::") == "2001:db8:1:2::/64"
     assert address_group("::ffff:192.0.2.1") == address_group("192.0.2.1") == "192.0.2.1"
     assert address_group("testclient") == "testclient"
+
+
+@pytest.mark.parametrize(
+    "site", ["evil", "javascript:x", "https://a.example; script-src *", "https://a/b", "*"]
+)
+def test_who_may_embed_the_page_is_one_site(site: str) -> None:
+    assert Place(embed="https://survey.example.org:8443").embed
+    with pytest.raises(ConfigError, match="a site is written as"):
+        Place(embed=site)
 
 
 def test_no_websocket_is_opened() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 from dataclasses import dataclass
 
 from quantxai.errors import ConfigError, InputError
 
 __all__ = ["Place"]
+
+_SITE = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?")
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Place:
         root_path: what the public address has before the page, such as `/study`; empty for nothing.
         proxy: address of the proxy in front whose X-Forwarded headers are believed; empty for none.
         names: host names the server answers to, in lower case; any where empty.
+        embed: the site whose pages may hold the participant's page in a frame; empty for none.
+        enrolments: sessions that may be begun from one address within an hour.
     """
 
     host: str = "127.0.0.1"
@@ -28,10 +33,14 @@ class Place:
     root_path: str = ""
     proxy: str = ""
     names: tuple[str, ...] = ()
+    embed: str = ""
+    enrolments: int = 1000
 
     def __post_init__(self) -> None:
         if self.root_path and not self.root_path.startswith("/"):
             raise ConfigError(f"--root-path {self.root_path}: begins with a slash, as in /study")
+        if self.embed and not _SITE.fullmatch(self.embed):
+            raise ConfigError(f"--embed {self.embed}: a site is written as https://survey.example.org")
         if self.root_path.endswith("/"):
             object.__setattr__(self, "root_path", self.root_path.rstrip("/"))
 

@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from userstudy.app.calls import BadCall, Call, read_call
-from userstudy.app.headers import SECURITY, content_security_policy, inline_scripts
+from userstudy.app.headers import Headed, content_security_policy, inline_scripts
 from userstudy.app.limits import Limit, Limiter, address_group
 
 __all__ = ["CALL", "Guard", "Rules"]
@@ -35,7 +35,6 @@ _QUERY = frozenset({"t", "lang", "PROLIFIC_PID", "STUDY_ID", "SESSION_ID", "__th
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?")
 _MAX_BODY = 64 * 1024
 _BODY_SECONDS = 20.0
-_DROPPED = ("access-control-", "server", "x-powered-by")
 
 _log = logging.getLogger("userstudy")
 
@@ -59,7 +58,7 @@ class Rules:
     behind_proxy: bool = False
     address: Limit = field(default_factory=lambda: Limit(per_second=300, burst=6000))
     link: Limit = field(default_factory=lambda: Limit(per_second=20, burst=200))
-    enrolment: Limit = field(default_factory=lambda: Limit(per_second=0.3, burst=1000))
+    enrolment: Limit = field(default_factory=lambda: Limit(per_second=1000 / 3600, burst=1000))
 
 
 class Guard:
@@ -88,7 +87,7 @@ class Guard:
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await self._http(scope, receive, _Headed(scope["path"], send))
+            await self._http(scope, receive, Headed(send, lasting=scope["path"].startswith(_FOLDERS)))
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -192,26 +191,6 @@ class Guard:
         answer = Response(b"".join(message.get("body", b"") for message in sent[1:]), sent[0]["status"])
         answer.raw_headers = [*sent[0]["headers"]]
         return answer
-
-
-class _Headed:
-    """Sends an answer with the headers that every one has."""
-
-    def __init__(self, path: str, send: Send) -> None:
-        self.path = path
-        self.send = send
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            pairs = message.get("headers", [])
-            message["headers"] = [p for p in pairs if not p[0].decode("latin-1").lower().startswith(_DROPPED)]
-            headers = MutableHeaders(scope=message)
-            for name, value in SECURITY.items():
-                headers.setdefault(name, value)
-            lasting = message["status"] == 200 and self.path.startswith(_FOLDERS)
-            headers["Cache-Control"] = "public, max-age=86400" if lasting else "no-store"
-            headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-        await self.send(message)
 
 
 def _methods(path: str) -> tuple[str, ...]:

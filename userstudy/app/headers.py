@@ -7,7 +7,10 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-__all__ = ["NO_SCRIPT", "SECURITY", "content_security_policy", "inline_scripts"]
+from starlette.datastructures import MutableHeaders
+from starlette.types import Message, Send
+
+__all__ = ["NO_SCRIPT", "SECURITY", "Headed", "content_security_policy", "inline_scripts"]
 
 SECURITY: dict[str, str] = {
     "X-Content-Type-Options": "nosniff",
@@ -25,6 +28,8 @@ NO_SCRIPT = (
 )
 """Of pages that are markup and one style sheet: the admin's."""
 
+_DROPPED = ("access-control-", "server", "x-powered-by")
+"""Not for others to know or to use."""
 _INLINE = re.compile(rb"<script(?![^>]*\ssrc\s*=)[^>]*>(.*?)</script>", re.DOTALL | re.IGNORECASE)
 
 
@@ -67,3 +72,29 @@ def content_security_policy(scripts: Iterable[bytes], frame_ancestors: str) -> s
             f"frame-ancestors {frame_ancestors}",
         )
     )
+
+
+class Headed:
+    """Sends an answer with the headers that every one has.
+
+    Args:
+        send: where to.
+        lasting: whether the answer, where it is a good one, may be kept by the browser.
+    """
+
+    def __init__(self, send: Send, *, lasting: bool) -> None:
+        self._send = send
+        self._lasting = lasting
+
+    async def __call__(self, message: Message) -> None:
+        """Send one message."""
+        if message["type"] == "http.response.start":
+            pairs = message.get("headers", [])
+            message["headers"] = [p for p in pairs if not p[0].decode("latin-1").lower().startswith(_DROPPED)]
+            headers = MutableHeaders(scope=message)
+            for name, value in SECURITY.items():
+                headers.setdefault(name, value)
+            lasting = self._lasting and message["status"] == 200
+            headers["Cache-Control"] = "public, max-age=86400" if lasting else "no-store"
+            headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+        await self._send(message)

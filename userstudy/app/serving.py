@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -17,6 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from userstudy.app.guard import Rules
+from userstudy.app.limits import Limit
 from userstudy.app.server import create_app
 from userstudy.database.engine import open_database
 from userstudy.place import Place
@@ -49,7 +49,12 @@ def serve(
     Raises:
         InputError: the port is taken, the host is none of this machine, or the database cannot be opened.
     """
-    rules = replace(Rules(), hosts=place.names, behind_proxy=bool(place.proxy))
+    rules = Rules(
+        hosts=place.names,
+        frame_ancestors=place.embed or "'none'",
+        behind_proxy=bool(place.proxy),
+        enrolment=Limit(per_second=place.enrolments / 3600, burst=place.enrolments),
+    )
     with place.listen() as listening, _material(study, kind) as served:
         engine = open_database(served, None if kind == "preview" else database)
         try:

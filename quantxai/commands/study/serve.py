@@ -53,6 +53,12 @@ def serve(
     names: Annotated[
         str, typer.Option("--names", metavar="NAME,...", help="Host names to answer to; all if left out.")
     ] = "",
+    embed: Annotated[
+        str, typer.Option(metavar="SITE", help="Site that may show the page in a frame, as https://...")
+    ] = "",
+    enrolments: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Sessions that one address may begin within an hour.")
+    ] = 1000,
 ) -> None:
     """Serve the participant's page until Ctrl-C.
 
@@ -68,9 +74,8 @@ def serve(
     if preview and (simulated or database):
         raise InputError("--preview keeps nothing: leave out --simulated and --database.")
     opened = Study.open(study)
-    place = Place(
-        host, port, root_path, proxy, tuple(n.strip().lower() for n in names.split(",") if n.strip())
-    )
+    known = tuple(name.strip().lower() for name in names.split(",") if name.strip())
+    place = Place(host, port, root_path, proxy, known, embed, enrolments)
     place.listen().close()  # said at once, not after what takes seconds to load
     _warn(opened, preview)
     try:
@@ -85,10 +90,16 @@ def serve(
 
 
 def _announce(study: Study, address: str, kind: str) -> None:
+    from userstudy.password import version
+
     typer.echo(f"{study.settings.name}: the study is served{_KINDS[kind]}. Stop it with Ctrl-C.", err=True)
     typer.echo(f"participants  {address}/")
     typer.echo(f"on Prolific   {address}/?{_PROLIFIC}")
     typer.echo(f"admin         {address}/admin")
+    if version(study) is None and kind != "preview":
+        complain(
+            f"the admin page is closed until it has a password: quantxai study password {study.path}", "note"
+        )
 
 
 _KINDS = {
