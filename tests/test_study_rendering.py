@@ -309,3 +309,12 @@ def test_gradios_page_has_what_the_document_needs() -> None:
     assert [name.startswith("./assets/index-") for name in (*found.modules, *found.sheets)] == [True, True]
     with pytest.raises(QuantxaiError, match="a page that quantxai does not know"):
         read_page("<html></html>")
+
+
+def test_no_word_is_left_over(study: Study) -> None:
+    folder = Path(str(files("userstudy")))
+    sources = [*folder.rglob("*.py"), *(folder / "pages").glob("*")]
+    text = "".join(source.read_text(encoding="utf-8") for source in sources)
+    by_name = ("parts.", "errors.", "attention.")
+    keys = [key for key in wordings(study)["en"].words if not key.startswith(by_name)]
+    assert [key for key in keys if f'"{key}"' not in text and f'["{key}"]' not in text] == []
