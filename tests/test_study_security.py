@@ -391,12 +391,17 @@ def test_errors_in_the_app_are_told_without_their_words(
     def broken(*_: Any) -> None:
         raise RuntimeError("a secret in /srv/study")
 
-    token = served.rating()
+    token, log = served.rating(), io.StringIO()
+    handler = logging.StreamHandler(log)
+    logging.getLogger("userstudy").addHandler(handler)
     monkeypatch.setattr("userstudy.sessions.Sessions.view", broken)
     reply = served.say("show", token)
     page = served.client.get("/", params={"t": token})
+    logging.getLogger("userstudy").removeHandler(handler)
 
     assert reply["kind"] == "unexpected"
+    assert log.getvalue().count("RuntimeError: a secret") == 2  # whoever runs the server reads what happened
+    assert token not in log.getvalue()
     assert "srv" not in json.dumps(reply) + page.text
 
 
