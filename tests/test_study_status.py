@@ -56,6 +56,7 @@ def test_what_has_happened_is_counted(world: World) -> None:
     stopped = world.rating()
     answer_page(world.sessions, stopped, 0)
     world.sessions.turn(stopped, 0, 1, 5.0)
+    answer_page(world.sessions, stopped, 1)  # and never leaves it: its time is not known
     world.sessions.enrol("en", "desktop", Prolific("P", "S", "X"))
     world.clock.goes(minutes=123)
     world.rating()  # those before are silent, and released by this one
@@ -71,7 +72,8 @@ def test_what_has_happened_is_counted(world: World) -> None:
     assert set(people) == {3, 4, 5, 6, 7, 8, 9}
     assert (people[5].minutes, people[5].seconds_per_page, people[5].pages) == (12.0, 30.0, 4)
     assert people[5].attention_seen == 1
-    assert sum(cell.ratings for cell in found.cells) + sum(p.attention_seen for p in found.people) == 13
+    assert (people[7].seconds_per_page, people[7].pages) == (5.0, 2)
+    assert sum(cell.ratings for cell in found.cells) + sum(p.attention_seen for p in found.people) == 14
     assert max(Counter(cell.item for cell in found.cells).values()) == 3
 
 
