@@ -3,7 +3,7 @@
 python benchmarks/study_validity.py [--studies N] [--processes N] [--json] [--write]
 
 Ratings are drawn by `userstudy.simulation`, from raters and source items with intercepts and slopes of their own,
-and judged by `userstudy.analysis.find` itself. --write keeps the result. With 400 studies, two variants
+and judged by `userstudy.analysis.find` itself. --write keeps the result. With 300 studies, two variants
 each, a rate of 5 % is known to about one point (one Monte Carlo error).
 """
 
@@ -246,7 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--studies", type=int, default=400, help="studies of each case (default: 400)")
+    parser.add_argument("--studies", type=int, default=300, help="studies of each case (default: 300)")
     parser.add_argument("--processes", type=int, default=1, help="at once (default: 1)")
     parser.add_argument(
         "--json", action="store_true", help="print the results as JSON, too, on the last line"
