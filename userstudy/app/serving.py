@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import signal
 import socket
@@ -9,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
@@ -66,6 +68,7 @@ def serve(
                 rules=rules,
                 root_path=place.root_path,
             )
+            _lighten()
             _run(_Prefix(app, place.root_path), listening, place, announce)
         finally:
             engine.dispose()
@@ -123,6 +126,16 @@ def _run(app: ASGIApp, listening: socket.socket, place: Place, announce: Callabl
         return
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _lighten() -> None:
+    """Spare every call what has nothing to do with it; see benchmarks/study_load.py."""
+    # What is loaded now stays, so the collector need not look through it again and again while people wait.
+    gc.collect()
+    gc.freeze()
+    # Gradio imports matplotlib in every call, and where there is none Python searches for it every time.
+    if find_spec("matplotlib") is None:
+        sys.modules["matplotlib"] = None  # type: ignore[assignment]
 
 
 def _end(number: int, frame: FrameType | None) -> None:
