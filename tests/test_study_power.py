@@ -147,7 +147,7 @@ def test_power_counts_what_the_analysis_finds(study: Study) -> None:
 
 @pytest.mark.usefixtures("here")
 def test_false_findings_are_counted_under_the_null(study: Study) -> None:
-    truth = Truth(effects={"gptq-3": -3.0}, by_question={"overall": {"nf4": 2.0}})
+    truth = Truth(effects={"gptq-3": -6.0, "nf4": -6.0}, by_question={"overall": {"nf4": 3.0}})
     with PowerSimulation(study, truth, 4) as simulation:
         found = simulation.false_findings(Size(9, 6))
     assert found.rate <= 0.5
