@@ -190,7 +190,7 @@ def test_command(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     said = " ".join(result.stdout.split())
     assert "12 6 gptq-3 any difference 1.00 0.69 to 1.00" in said
     assert "12 participants and 6 items find some in 100.0% of 10 studies (69.2% to 100.0%)" in said
-    assert "calls them equivalent: nf4 on understandability, nf4 on overall." in said
+    assert "calls them equivalent: nf4." in said
     assert "Even 768 participants with 6 items do not reach a power of 0.8." in said
     told = json.loads(run(str(study.path), *words[2:], "--effects", "gptq-3=-5", "--json").stdout)
     assert told["truth"]["effects"] == {"gptq-3": -5.0}

@@ -174,11 +174,6 @@ def _text(study: Study, powers: list[Power], false: list[FalseFindings]) -> str:
         ]
         for found in powers
     ]
-    inside = [
-        f"{found.variant} on {found.question}"
-        for found in powers
-        if found.expected and found.margin and abs(found.expected) < found.margin
-    ]
     alpha = study.settings.analysis.alpha
     lines = [columns([heading, *rows], right=(0, 1, 4, 6)), ""]
     lines += [
@@ -189,22 +184,39 @@ def _text(study: Study, powers: list[Power], false: list[FalseFindings]) -> str:
         )
         for f in false
     ]
+    inside = _inside(powers)
     if inside:
         lines.append(
             wrapped(
                 "These true changes lie within the margin, so a study that is large enough calls them equivalent: "
-                f"{', '.join(dict.fromkeys(inside))}.",
+                f"{', '.join(inside)}.",
                 0,
             )
         )
     return "\n".join(lines)
 
 
+def _inside(powers: list[Power]) -> list[str]:
+    """Return what changes by less than the margin: a variant, or one on some questions."""
+    found: dict[str, dict[str, bool]] = {}
+    for one in powers:
+        if one.question and one.expected is not None and one.margin:
+            within = bool(one.expected) and abs(one.expected) < one.margin
+            found.setdefault(one.variant, {})[one.question] = within
+    return [
+        variant
+        if all(questions.values())
+        else f"{variant} on {', '.join(q for q, yes in questions.items() if yes)}"
+        for variant, questions in found.items()
+        if any(questions.values())
+    ]
+
+
 def _advice(suggested: list[Power] | None, target: float, items: int) -> str:
     if not suggested:
         return wrapped(
-            f"Even {_MOST} participants with {items} items do not reach a power of {target:g}. More items may, "
-            "since others limit it: try --items, or state larger effects.",
+            f"Even {_MOST} participants with {items} items do not reach a power of {target:g}. More items may: try "
+            "--items.",
             0,
         )
     least = min(suggested, key=lambda found: found.power)
