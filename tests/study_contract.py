@@ -290,6 +290,20 @@ class SessionsContract:
         refused("screened_out", lambda: world.sessions.view(token))
         assert world.statuses() == ["screened_out"]
 
+    def test_an_attempt_at_the_check_sent_twice_is_one(self, world: World) -> None:
+        """The page sends it again where the reply was lost; with two attempts that would end the session."""
+        token = world.sessions.enrol("en", "desktop")
+        world.sessions.start_check(token)
+        assert world.sessions.check(token, [1], "an_attempt") is False
+        assert world.sessions.check(token, [1], "an_attempt") is False
+        assert world.sessions.view(token).stage == "check"
+        refused("invalid_answer", lambda: world.sessions.check(token, [1], "no key"))
+        assert world.sessions.check(token, [0], "another")
+        other = world.sessions.enrol("en", "desktop")
+        world.sessions.start_check(other)
+        assert world.sessions.check(other, [1], "anXattempt") is False
+        refused("screened_out", lambda: world.sessions.check(other, [1], "an_attempt"))
+
     def test_no_check_where_nothing_is_asked(self, make: Callable[..., World]) -> None:
         world = make(check=[])
         assert world.sessions.start_check(world.sessions.enrol("en", "desktop")).stage == "rating"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, Select, select
 from sqlalchemy.orm import Session
 
 from userstudy import enrolment
@@ -102,12 +102,13 @@ class Sessions:
                     self._begin(session, participant)
             return self._view(session, participant)
 
-    def check(self, token: str, answers: Sequence[int]) -> bool:
+    def check(self, token: str, answers: Sequence[int], key: str = "") -> bool:
         """Hold the answers to the comprehension check against the right ones.
 
         Args:
             token: the participant's.
             answers: for each question of the check the chosen option, counted from 0.
+            key: made anew by the page for each attempt: sent twice it is one attempt.
 
         Returns:
             Whether all are right; the first page of ratings is then next.
@@ -115,7 +116,7 @@ class Sessions:
         Raises:
             StudyError: screened_out: that was the last attempt.
         """
-        checks = self.study.settings.check
+        checks, key = self.study.settings.check, checked_key(key) if key else ""
         with self._session(token) as (session, participant):
             if participant.stage == "instructions":
                 raise StudyError("invalid_answer", "the check has not begun")
@@ -123,12 +124,15 @@ class Sessions:
                 return True  # passed before
             if len(answers) != len(checks) or not all(type(answer) is int for answer in answers):
                 raise StudyError("invalid_answer", "the check needs one option for each question")
+            if key and session.scalar(_failed(participant, key)) is not None:
+                return False  # that attempt was counted, and the reply was lost
             passed = all(check.answer == answer for check, answer in zip(checks, answers, strict=True))
             if passed:
                 self._begin(session, participant)
             else:
                 participant.check_failures += 1
-                self._note(session, participant, "check_failed", ",".join(map(str, answers))[:100])
+                given = ",".join(map(str, answers))[:100]
+                self._note(session, participant, "check_failed", f"{given} {key}")
                 if participant.check_failures >= self.study.settings.recruitment.check_attempts:
                     participant.status, participant.ended_at = "screened_out", self._clock()
             out = participant.status == "screened_out"
@@ -289,6 +293,11 @@ def _rating(participant: Participant) -> None:
         raise StudyError("already_took_part")
     if participant.stage != "rating":
         raise StudyError("invalid_answer", "the ratings have not begun")
+
+
+def _failed(participant: Participant, key: str) -> Select[int]:
+    attempt = select(Event.id).where(Event.participant_id == participant.id, Event.kind == "check_failed")
+    return attempt.where(Event.detail.endswith(f" {key}", autoescape=True))
 
 
 def _trial(session: Session, participant: Participant, position: int) -> Trial:

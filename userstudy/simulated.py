@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import secrets
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -168,7 +169,8 @@ class _Rater:
             await self.client.enrol(language, device)
             await self.client.call("start")
             if self.client.page["stage"] == "check":
-                await self.client.call("check", answers=[check.answer for check in settings.check])
+                answers = [check.answer for check in settings.check]
+                await self.client.call("check", answers=answers, key=secrets.token_hex(16))
             await self._rate()
         except Refused as refused:
             self.outcome.ended = refused.kind

@@ -94,7 +94,8 @@ class Handlers:
         answers = sent.get("answers")
         if not isinstance(answers, list) or any(type(answer) is not int for answer in answers):
             raise StudyError("invalid_answer")
-        passed = self.sessions.check(token, answers)
+        key = _text(sent, "key") if "key" in sent else ""
+        passed = self.sessions.check(token, answers, key)
         return {**self._view(self.sessions.view(token), failed=not passed), "passed": passed}
 
     def _answer(self, token: str, sent: Reply) -> Reply:

@@ -17,7 +17,7 @@ show        language?                                       a page
 enrol       language, device?, prolific?: {PROLIFIC_PID,    a page and `token`
             STUDY_ID, SESSION_ID}, key?
 start       -                                               a page: the check, or the first rating
-check       answers: [0, 1, ...]                            a page and `passed`
+check       answers: [0, 1, ...], key?                      a page and `passed`
 answer      position, question, value, key                  key
 turn        from, to, seconds                               a page
 finish      seconds?                                        a page: the debrief
@@ -32,8 +32,8 @@ and `url`. In `html` the texts stand under `[data-stimulus] [data-part] .text` (
 
 Where something cannot be done, `ok` is false, `kind` says what (userstudy.errors), `message` says it kindly
 in the participant's language, `retry` whether the same call may succeed later (the page sends it again,
-with the same key); otherwise a page says it, too. `key` is made by the caller, random, once for each answer
-and each beginning: the same key sent twice is stored once. Status 429 means slower, 5xx try again.
+with the same key); otherwise a page says it, too. `key` is made by the caller, random, once for each answer,
+attempt at the check and beginning: the same key sent twice is stored once. Status 429 means slower, 5xx try again.
 
 Nothing is kept in the process: every call carries the token, and two processes can serve one study.
 """

@@ -253,7 +253,7 @@
     }
     const answers = [...form.querySelectorAll("[data-check]")]
       .map((part) => Number(part.querySelector("input:checked").value));
-    go("check", { answers });
+    go("check", { answers, key: random() });
   }
 
   // Free text is saved when it is left, and every now and then while it is written
