@@ -331,6 +331,60 @@ def test_withdrawing_deletes_everything(visit: Visit, server: Server) -> None:
     assert visitor.heading == "You have withdrawn"
 
 
+def test_what_is_written_while_a_page_turns_belongs_to_that_page(visit: Visit, server: Server) -> None:
+    visitor = visit()
+    held: list[Any] = []
+    visitor.begin()
+    visitor.rate(4)
+    visitor.saved()
+    visitor.page.route("**/run/predict", lambda route: route.continue_() if held else held.append(route))
+    visitor.page.click("[type=submit]")
+    visitor.page.fill("textarea", "of the first page")
+    visitor.page.wait_for_function("document.querySelector('textarea').value !== ''")
+    held[0].continue_()
+    visitor.page.wait_for_selector("text=Page 2 of 5")
+    visitor.page.wait_for_timeout(1500)  # longer than writing waits to be saved
+    visitor.saved()
+    query = (
+        "SELECT position FROM answers JOIN trials ON trials.id = trial_id WHERE value = 'of the first page'"
+    )
+    assert server.stored(query) == [(0,)]
+    assert visitor.page.input_value("textarea") == ""
+
+
+def test_withdrawing_is_possible_once_the_session_is_over(visit: Visit, server: Server) -> None:
+    """Also while a page still waits for the server."""
+    visitor = visit()
+    visitor.begin()
+    visitor.rate(4)
+    visitor.saved()
+    visitor.page.route("**/run/predict", lambda route: route.abort("connectionreset"))
+    visitor.page.click("[type=submit]")
+    visitor.page.wait_for_selector(".away:visible")
+    visitor.page.unroute("**/run/predict")
+    visitor.page.route("**/run/predict", lambda route: route.continue_())
+    visitor.page.click("text=Withdraw from the study")
+    visitor.page.click("text=Delete my answers")
+    visitor.page.wait_for_selector("text=You have withdrawn")
+    (status,) = server.stored("SELECT status FROM participants ORDER BY id DESC LIMIT 1")[0]
+    assert status == "withdrawn"
+    _expect_only(visitor, "ERR_CONNECTION_RESET")
+
+    visitor = visit()
+    page = visitor.open()
+    page.click("[data-do=enrol]")
+    page.click("[data-do=start]")
+    for told in ("text=Not quite", "text=Thank you for your interest"):
+        page.check("[name=check-0][value='1']")
+        page.click("[type=submit]")
+        page.wait_for_selector(told)
+    (participant,) = server.stored("SELECT max(id) FROM participants")[0]
+    visitor.page.click("text=Withdraw from the study")
+    visitor.page.click("text=Delete my answers")
+    visitor.page.wait_for_selector("text=You have withdrawn")
+    assert server.stored("SELECT count(*) FROM trials WHERE participant_id = ?", participant) == [(0,)]
+
+
 def test_two_browsers_at_once(visit: Visit) -> None:
     first, second = visit(), visit(locale="de-DE")
     first.begin()

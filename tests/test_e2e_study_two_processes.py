@@ -154,10 +154,11 @@ def test_a_database_that_is_taken_away_and_put_back(visitor: Visitor, proxy: Pro
     other = visitor.page.context.new_page()
     other.goto(f"{proxy.url}?t={visitor.token}")
     assert "One moment, please" in other.inner_text("main")  # the kind page, whichever process answers
-    other.close()
     assert not file.exists()
     away.rename(file)
 
+    other.wait_for_selector("text=Page 1 of")  # and goes on by itself, as it says
+    other.close()
     visitor.saved()
     assert {(page, value) for page, _, value in answers(proxy)} == {(0, "2"), (0, "5")}
     assert [value for _, _, value in answers(proxy)].count("5") == 2

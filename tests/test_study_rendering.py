@@ -247,6 +247,16 @@ def test_every_refusal_is_told_kindly(pages: Pages, kind: Any) -> None:
     assert ("html" in reply) == (kind not in ("unavailable", "invalid_answer"))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_whose_session_is_over_can_still_withdraw(pages: Pages, kind: Any) -> None:
+    handlers = Handlers(Service(StudyError(kind)), pages)  # type: ignore[arg-type]
+    for html in (handlers.named("show")("token", {}).get("html", ""), handlers.first("token", "en").html):
+        offered = 'data-do="withdraw"' in html
+        assert offered == (bool(html) and kind in ("released", "screened_out", "study_closed"))
+        assert 'data-dialog="link"' not in html
+    assert 'data-do="withdraw"' not in handlers.named("enrol")("", {"language": "en"}).get("html", "")
+
+
 def test_a_defect_is_told_without_its_words(pages: Pages, caplog: pytest.LogCaptureFixture) -> None:
     handlers = Handlers(Service(ValueError("variant nf4")), pages)  # type: ignore[arg-type]
     replies = [handlers.named(name)("token", {"language": "en"}) for name in HANDLERS]

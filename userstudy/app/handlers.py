@@ -49,7 +49,7 @@ class Handlers:
             try:
                 return {"ok": True, **handler(str(token or ""), sent)}
             except StudyError as error:
-                return self._refused(error.kind, language)
+                return self._refused(error.kind, language, begun=bool(token))
             except Exception:
                 _log.exception("%s failed", name)
                 return self._refused("unexpected", language)
@@ -61,19 +61,19 @@ class Handlers:
         try:
             return self.pages.view(self.sessions.view(token)) if token else self.pages.consent(language)
         except StudyError as error:
-            return self.pages.notice(error.kind, language)
+            return self.pages.notice(error.kind, language, begun=bool(token))
         except Exception:
             _log.exception("opening the page failed")
             return self.pages.notice("unexpected", language)
 
-    def _refused(self, kind: str, language: str) -> Reply:
+    def _refused(self, kind: str, language: str, *, begun: bool = False) -> Reply:
         told = {
             "ok": False,
             "kind": kind,
             "message": self.pages.sentence(kind, language),
             "retry": kind in _LATER,
         }
-        return told if kind in _STAYS else told | _page(self.pages.notice(kind, language))
+        return told if kind in _STAYS else told | _page(self.pages.notice(kind, language, begun=begun))
 
     def _show(self, token: str, sent: Reply) -> Reply:
         if not token:

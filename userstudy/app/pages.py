@@ -28,6 +28,8 @@ __all__ = ["Pages", "Shown", "environment"]
 
 _COMPARED = ("edited", "explanation")
 """Parts that stand side by side even where they are the same."""
+_OVER = frozenset({"released", "screened_out", "study_closed"})
+"""Kinds after which answers are kept and nobody goes on."""
 _LEAST_ALIKE = 0.25
 """Share of words two texts have in common, from which on their difference is marked."""
 
@@ -83,11 +85,17 @@ class Pages:
         """The page before anything is stored."""
         return self._page("consent", self._word(language))
 
-    def notice(self, kind: str, language: str) -> Shown:
-        """A page that says kindly why it does not go on."""
+    def notice(self, kind: str, language: str, *, begun: bool = False) -> Shown:
+        """A page that says kindly why it does not go on.
+
+        Args:
+            kind: why.
+            language: of the page.
+            begun: whether the participant has a session; where it is over they can still withdraw.
+        """
         words = self._word(language)
         known = kind if words.knows(f"errors.{kind}.heading") else "unexpected"
-        return self._page("notice", words, kind=known)
+        return self._page("notice", words, kind=known, leaving=begun and known in _OVER)
 
     def sentence(self, kind: str, language: str) -> str:
         """The same in one sentence, for what does not end the page."""
@@ -104,7 +112,8 @@ class Pages:
             failed: whether the comprehension check has just been answered wrongly.
         """
         words = self._word(view.language)
-        return self._page(view.stage, words, running=True, view=view, **self._context(view, words, failed))
+        told = self._context(view, words, failed)
+        return self._page(view.stage, words, running=True, leaving=True, view=view, **told)
 
     def _context(self, view: View, words: Wording, failed: bool) -> dict[str, Any]:
         if view.stage == "check":
@@ -143,6 +152,7 @@ class Pages:
             "languages": list(self.words.values()),
             "preview": self.preview,
             "running": False,
+            "leaving": False,
         }
         html = environment().get_template(f"{stage}.html.j2").render(shared | context)
         view = context.get("view")

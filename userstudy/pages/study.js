@@ -156,6 +156,7 @@
   // Showing a page
   function render(reply, focus = "#heading") {
     if (reply.kind === "already_took_part" && token) { go("show"); return; }  // finished in another tab
+    flush();                               // what was written while the reply was on its way belongs to the page left
     const moved = reply.stage !== stage || reply.position !== position;
     study.innerHTML = reply.html;
     root.lang = language = reply.language;
@@ -276,7 +277,15 @@
     },
     start() { go("start"); },
     back() { if (position > 0) leave(position - 1); },
-    withdraw() { forgotten = []; storage.write(name(), null); go("withdraw"); },
+    withdraw(button) {
+      if (writing) clearTimeout(writing.timer);
+      writing = null;
+      forgotten = [];
+      storage.write(name(), null);
+      button.closest("dialog").close();
+      busy = false;                        // nobody is kept by what still waits for the server
+      go("withdraw");
+    },
     open(button) {
       const dialog = study.querySelector(`#${button.dataset.dialog}`);
       dialog.showModal();
@@ -375,6 +384,7 @@
     addEventListener("pagehide", () => { flush(); pocket(); });
     addEventListener("pageshow", (event) => { if (event.persisted) revisit(); });
     if (unsent().length) { state("saving"); deliver(); }
+    if (study.querySelector("[data-kind=unavailable]")) go("show");  // opened while the database was away
     // Gradio's front end would say that the page is in the browser's language.
     new MutationObserver(() => { if (root.lang !== language) root.lang = language; })
       .observe(root, { attributeFilter: ["lang"] });
