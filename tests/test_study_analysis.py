@@ -20,11 +20,12 @@ from study_support import make_study
 from quantxai import statistics
 from quantxai.statistics.crossed import Crossed
 from userstudy.analysis import RatingFinding, StudyAnalysis, analyze, find
-from userstudy.analysis.comparison import Comparison, interval, two_sided
+from userstudy.analysis.comparison import Comparison, compared, interval, two_sided
 from userstudy.analysis.crossed import Clusters, regress
 from userstudy.analysis.exclusions import exclusions
 from userstudy.analysis.mixed import failed, mixed_model
 from userstudy.analysis.ordinal import estimating_equations, log_odds, scores_and_hessian
+from userstudy.analysis.whole import first_answers
 from userstudy.raters import Truth
 from userstudy.settings import Exclusion
 from userstudy.simulation import Simulator
@@ -462,6 +463,43 @@ def test_variants_that_are_people_cannot_be_told_from_them(study: Study, ratings
     for one in find(ratings[ratings["variant"] == own], study.settings, study.design):
         assert one.p is None
         assert "cannot be told" in one.notes[0]
+
+
+def test_a_difference_that_one_participant_alone_determines_is_not_judged() -> None:
+    # Two forms that exchange two variants, and noise; whoever alone has a form decides the difference.
+    rng = np.random.default_rng(0)
+    for people, known in (
+        ([0, 1], False),
+        ([0, 0, 1], False),
+        ([0, 0, 0, 0, 1], False),
+        ([0, 0, 1, 1], True),
+    ):
+        person, item = np.divmod(np.arange(len(people) * 12), 12)
+        shown = (np.array(people)[person] + item) % 2
+        found = regress(
+            rng.normal(size=(len(item), 1)), shown[:, None].astype(float), Clusters(person, item, item)
+        )
+        assert (found[0][0] is not None) == known
+    # The same with items in the place of participants: of two items each decides.
+    item, person = np.divmod(np.arange(2 * 12), 12)
+    shown = (item + person) % 2
+    columns = shown[:, None].astype(float)
+    assert regress(rng.normal(size=(24, 1)), columns, Clusters(person, item, item)) == [[None]]
+
+
+def test_a_reference_that_few_have_rated_counts_as_few(study: Study, ratings: pd.DataFrame) -> None:
+    asked, names = [q for q in study.settings.questions if q.numeric], ["gptq-3", "nf4"]
+    few = ratings[(ratings["variant"] != "full") | ratings["participant"].isin([1, 2])]
+    own = first_answers(few, study.design)
+    for one in compared(own, asked, "full", names):
+        assert one.found is not None
+        assert one.found.seeds == 2
+        assert one.found.groups == own[own["variant"] == "full"]["group"].nunique()
+    for one in compared(first_answers(ratings, study.design), asked, "full", names):
+        assert one.found is not None
+        assert (one.found.seeds, one.found.groups) == (15, 9)
+    alone = ratings[(ratings["variant"] != "full") | (ratings["participant"] == 1)]
+    assert all(one.verdict is None and one.notes for one in find(alone, study.settings, study.design))
 
 
 def test_missing_answers(study: Study, ratings: pd.DataFrame) -> None:

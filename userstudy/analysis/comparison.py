@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,14 @@ def _batches(
             yield wide[wide[group[0]].notna()], group, pairwise
 
 
+def _no_surer(one: Crossed | None, reference: tuple[int, int]) -> Crossed | None:
+    """Return a difference with as many participants and groups as its scarcer side has; None with fewer than two."""
+    if one is None or min(reference) < 2:
+        return None
+    groups = min(one.groups, reference[1])
+    return replace(one, seeds=min(one.seeds, reference[0]), groups=groups, typical=float(groups))
+
+
 def _estimate(
     batch: tuple[pd.DataFrame, list[str], bool],
     found: Mapping[tuple[str, str], Comparison],
@@ -138,10 +146,11 @@ def _estimate(
     shown = table["variant"].to_numpy()
     if not pairwise:
         columns = np.stack([shown == variant for variant in variants], axis=1).astype(float)
-        rows = regress(outcomes, columns, Clusters.of(table))
+        clusters = Clusters.of(table)
+        rows, sizes = regress(outcomes, columns, clusters), clusters.of_rows(~columns.any(axis=1)).sizes
         for name, row in zip(names, rows, strict=True):
             for variant, one in zip(variants, row, strict=True):
-                found[name, variant].found = one
+                found[name, variant].found = _no_surer(one, sizes)
         return
     for variant in variants:
         own: NDArray[np.bool_] = shown == variant

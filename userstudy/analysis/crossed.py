@@ -31,6 +31,8 @@ _TINY = 1e-9
 """Share of a squared length below which it is rounding."""
 _ALONE = 1e-8
 """Share of a residual's direction below which its cluster alone determines it."""
+_MOST_ALONE = 0.05
+"""Share of a coefficient's squared influence in such directions above which its variance is not known."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def regress(
     Returns:
         [outcome][column]; `Crossed` calls participants seeds, and counts those with answers where the column is not
         0, and so groups. None where the column does not vary within
-        participants and items, or with fewer than two participants or groups.
+        participants and items, with fewer than two participants or groups, or where it rests on what one
+        participant or group alone determines: how others would differ is not in the answers.
     """
     participants, groups = clusters.sizes
     found: list[list[Crossed | None]] = [[None] * columns.shape[1] for _ in range(outcomes.shape[1])]
@@ -119,12 +122,14 @@ def regress(
     beta[:, np.square(centred).sum(0) <= _TINY**2 * np.square(outcomes).sum(0)] = 0
     hat = np.concatenate([basis, _basis(own)], axis=1)
     kinds = (clusters.participants, clusters.groups, clusters.cells)
-    variances = [_variances(influence, residuals, hat, codes) for codes in kinds]
+    variances, alone = zip(*(_variances(influence, residuals, hat, codes) for codes in kinds), strict=True)
+    # With one participant a form the whole difference lies in what each of them alone determines.
+    known = np.maximum(alone[0], alone[1]) <= _MOST_ALONE
     for outcome, row in enumerate(found):
         for place, column in enumerate(kept):
             by = [float(variance[place, outcome]) for variance in variances]
             sizes = clusters.of_rows(columns[:, column] != 0).sizes
-            if min(sizes) > 1:
+            if min(sizes) > 1 and known[place]:
                 row[column] = combined(float(beta[place, outcome]), (by[0], by[1], by[2]), sizes)
     return found
 
@@ -154,8 +159,12 @@ def _basis(columns: Floats) -> Floats:
     return found
 
 
-def _variances(influence: Floats, residuals: Floats, hat: Floats, codes: Codes) -> Floats:
-    """Return the variance of the coefficients by clusters [column, outcome], residuals bias-reduced."""
+def _variances(influence: Floats, residuals: Floats, hat: Floats, codes: Codes) -> tuple[Floats, Floats]:
+    """Return the variance of the coefficients by clusters [column, outcome], residuals bias-reduced.
+
+    And the share of each coefficient's squared influence in directions that one cluster alone determines
+    [column]: their residuals are 0, whatever other clusters would answer.
+    """
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     clusters = np.split(order, starts[1:])
@@ -163,11 +172,12 @@ def _variances(influence: Floats, residuals: Floats, hat: Floats, codes: Codes) 
     left = 1 - np.square(hat[single]).sum(1)
     scaled = residuals[single] * np.where(left > _ALONE, left, np.inf)[:, None] ** -0.5
     total = np.square(influence[single]).T @ np.square(scaled)
+    alone = np.square(influence[single][left <= _ALONE]).sum(0)
     for rows in clusters:
         if len(rows) > 1:
             sizes, vectors = np.linalg.eigh(np.eye(len(rows)) - hat[rows] @ hat[rows].T)
             root = np.where(sizes > _ALONE, sizes, np.inf) ** -0.5
             reduced = vectors @ (root[:, None] * (vectors.T @ residuals[rows]))
             total += np.square(influence[rows].T @ reduced)
-    found: Floats = total
-    return found
+            alone += np.square(vectors[:, sizes <= _ALONE].T @ influence[rows]).sum(0)
+    return total, alone / np.square(influence).sum(0)

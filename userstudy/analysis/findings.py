@@ -142,7 +142,10 @@ def _why_nothing(one: Comparison) -> str:
     ):
         if answers[column].nunique() < 2:
             return f"One {name} alone: nothing is known about others."
-    return "Variants cannot be told from participants and source items: nobody's answers hold them equal."
+    return (
+        "Variants cannot be told from participants and source items: nobody's answers hold them equal, or too few "
+        "participants or groups of items do for others to be judged by them."
+    )
 
 
 def _finding(
