@@ -239,6 +239,18 @@ def test_withdrawn_words_are_overwritten(world: World, study: Study) -> None:
     assert not any(words.encode() in file.read_bytes() for file in files)
 
 
+def test_withdrawing_is_done_even_where_tidying_up_fails(world: World) -> None:
+    token = world.rating()
+
+    def forbid(action: int, what: str | None, *_: object) -> int:
+        tidying = action == sqlite3.SQLITE_PRAGMA and what == "wal_checkpoint"
+        return sqlite3.SQLITE_DENY if tidying else sqlite3.SQLITE_OK
+
+    event.listen(world.engine, "checkout", lambda raw, *_: raw.set_authorizer(forbid))
+    world.sessions.withdraw(token)
+    refused("withdrawn", lambda: world.sessions.view(token))
+
+
 def test_turns_come_in_the_order_of_asking() -> None:
     turns, order = Turns(), list[int]()
 

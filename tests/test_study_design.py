@@ -327,3 +327,11 @@ def test_checks_follow_the_questions_as_they_are_now() -> None:
     free = StudySettings.model_validate({**SETTINGS, "questions": SETTINGS["questions"][2:]})
     with pytest.raises(ConfigError, match="no question is left"):
         fitted(before, stimuli, free)
+
+
+def test_a_check_whose_text_has_vanished_stays() -> None:
+    """A study whose material lacks a text can be opened; the page of the check says what is missing."""
+    stimuli = {stimulus.id: stimulus for stimulus in make_stimuli()}
+    before = attention_checks(stimuli.values(), _settings(attention_checks=3))
+    del stimuli[before[0].stimulus]
+    assert fitted(before, stimuli, _settings(attention_checks=3)) == before

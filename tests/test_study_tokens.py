@@ -6,15 +6,40 @@ import hashlib
 import hmac
 import tomllib
 from importlib.resources import files
+from pathlib import Path
+from threading import Timer
 
 import pytest
 
 pytest.importorskip("itsdangerous")
 
+from quantxai.errors import InputError
 from userstudy.errors import KINDS, StudyError
+from userstudy.study import Study
 from userstudy.tokens import keyed_hash, sign, verify
 
 SECRET, OTHER = b"a" * 64, b"b" * 64
+
+
+def test_a_key_that_another_process_is_making_is_waited_for(tmp_path: Path) -> None:
+    file, whole = tmp_path / "secret.key", "c" * 64
+    file.touch()  # as it is between being made and being written
+    writing = Timer(0.1, file.write_text, [whole])
+    writing.start()
+    assert Study(tmp_path).secret == whole.encode()
+    writing.join()
+
+
+def test_a_key_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("userstudy.study._MOMENT", 0.0)
+    (tmp_path / "secret.key").write_text("short")
+    with pytest.raises(InputError, match="too short to be a key"):
+        _ = Study(tmp_path).secret
+    (tmp_path / "secret.key").write_bytes(b"\xff" * 64)
+    with pytest.raises(InputError, match=r"secret\.key, the study's key, cannot be read"):
+        _ = Study(tmp_path).secret
+    with pytest.raises(InputError, match="cannot be read or made"):
+        _ = Study(tmp_path / "nowhere").secret
 
 
 def test_there_and_back() -> None:

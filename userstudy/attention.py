@@ -58,8 +58,11 @@ def fitted(
     """
     questions = {question.id: question for question in settings.questions if question.numeric}
     if all(
-        check.question in questions
-        and check.answer in _prescribable(questions[check.question], stimuli[check.stimulus])
+        check.stimulus not in stimuli  # gone: its page says so, and asks nothing
+        or (
+            check.question in questions
+            and check.answer in _prescribable(questions[check.question], stimuli[check.stimulus])
+        )
         for check in attention
     ):
         return attention

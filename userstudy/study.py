@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +39,7 @@ __all__ = ["Study"]
 
 _R = TypeVar("_R", bound=Record)
 _STIMULI = TypeAdapter(tuple[Stimulus, ...])
+_MOMENT = 1.0  # seconds
 _NEW = "Create a study with: quantxai study new RUN --out STUDY"
 
 
@@ -110,14 +112,18 @@ class Study:
         """The key that signs links and hashes identifiers; made at the first use.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: it cannot be read or made.
         """
-        file = self.path / "secret.key"
-        with suppress(FileExistsError):
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-                stream.write(secrets.token_hex(32))
-        key = file.read_text(encoding="ascii").strip()
+        file, until = self.path / "secret.key", time.monotonic() + _MOMENT
+        try:
+            with suppress(FileExistsError):
+                descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+                    stream.write(secrets.token_hex(32))
+            while len(key := file.read_text(encoding="ascii").strip()) < 32 and time.monotonic() < until:
+                time.sleep(0.02)  # another process that has started, too, has made it and is about to write
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{file}, the study's key, cannot be read or made: {error}") from None
         if len(key) < 32:
             raise InputError(
                 f"{file} is too short to be a key. Remove it; links given out before stop working."

@@ -23,6 +23,7 @@ from sqlalchemy.exc import (
     NoSuchModuleError,
     OperationalError,
     ProgrammingError,
+    SQLAlchemyError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -118,7 +119,8 @@ def lock_enrolment(connection: Connection) -> None:
 def forget(engine: Engine) -> None:
     """Overwrite what was deleted wherever SQLite still keeps it; where others read, it does so later by itself."""
     if engine.dialect.name == "sqlite":
-        with suppress(DBAPIError, PoolTimeout), engine.connect() as connection:
+        # Done for those who come after: what fails here undoes nothing and is nothing to be told of.
+        with suppress(SQLAlchemyError, sqlite3.Error), engine.connect() as connection:
             raw = connection.connection.cursor()
             raw.execute("PRAGMA busy_timeout = 100")  # nobody is kept waiting for it
             raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
