@@ -80,3 +80,4 @@ def test_the_afternoon(tmp_path: Path) -> None:
         assert (tmp_path / "study" / "analysis" / name).exists(), name
     assert (tmp_path / "rehearsal" / "analysis" / "report.html").is_file()
     assert (tmp_path / "tables" / "ratings.csv").is_file()
+    assert (tmp_path / "copy.sqlite").is_file()
