@@ -266,6 +266,13 @@ def test_a_metric_that_sees_what_people_see(settings: StudySettings) -> None:
     assert noise.ci_high is not None
     assert noise.ci_low < 0 < noise.ci_high
     assert {one.stimuli for one in found if one.variant} == {15}
+    low = tuple(q.model_copy(update={"higher_is_better": False}) for q in settings.questions)
+    turned = settings.model_copy(update={"questions": low})
+    worse = table.assign(value=8 - table["value"])
+    again = metric_correlations(worse, pd.DataFrame(rows), turned, "full", variants[1:], resamples=300)
+    assert {one.metric: one.rho for one in again if one.variant is None} == pytest.approx(
+        {name: one.rho for name, one in overall.items()}
+    )
 
 
 def test_preferences_are_held_against_differences_of_the_metric(tmp_path: Path) -> None:

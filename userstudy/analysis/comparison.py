@@ -146,8 +146,8 @@ def _estimate(
     shown = table["variant"].to_numpy()
     if not pairwise:
         columns = np.stack([shown == variant for variant in variants], axis=1).astype(float)
-        clusters = Clusters.of(table)
-        rows, sizes = regress(outcomes, columns, clusters), clusters.of_rows(~columns.any(axis=1)).sizes
+        clusters, reference = Clusters.of(table), np.equal(columns.sum(1), 0)
+        rows, sizes = regress(outcomes, columns, clusters), clusters.of_rows(reference).sizes
         for name, row in zip(names, rows, strict=True):
             for variant, one in zip(variants, row, strict=True):
                 found[name, variant].found = _no_surer(one, sizes)

@@ -54,7 +54,8 @@ def metric_correlations(
 
     A stimulus's rating is the mean of its answers less what its raters give on average, so that it does not
     matter that the stimuli of a variant were seen by milder participants. Preferences between a variant and the
-    reference are held against the difference of the metric between these.
+    reference are held against the difference of the metric between these. The
+    rating of a scale that is better when low is turned round, so that positive means agreement.
 
     Args:
         rated: first answers with a value, of those who are kept.
@@ -78,6 +79,8 @@ def metric_correlations(
         if not question.numeric:
             continue
         means = _stimulus_means(rated[rated["question"] == question.id], centred=question.kind != "pairwise")
+        if question.kind == "likert" and not question.higher_is_better:
+            means["rating"] *= -1
         shown = [*variants] if question.kind == "pairwise" else [reference, *variants]
         own = _against(values, reference) if question.kind == "pairwise" else values
         joined = own.merge(means, on=_STIMULUS)

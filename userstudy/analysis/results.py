@@ -211,7 +211,8 @@ class MetricCorrelation(Record):
     question: str
     variant: str | None = Field(description="null: over the stimuli of all variants.")
     higher_is_better: bool | None = Field(
-        description="Of the metric; where false, the sign of rho is turned, so that agreement is positive."
+        description="Of the metric; where false, the sign of rho is turned, and again where the question is better "
+        "when low, so that agreement is positive."
     )
     stimuli: int = Field(description="Stimuli with a value of the metric and ratings.")
     groups: int = Field(description="Groups of source items among them, the clusters.")

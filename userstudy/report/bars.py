@@ -36,7 +36,8 @@ def bars(descriptives: Sequence[Descriptive], question: Question) -> Markup:
     if not drawn:
         return Markup("")
     answers = steps(question)
-    rows = [_row(place, found, answers) for place, found in enumerate(drawn)]
+    worst_first = question.higher_is_better or question.kind != "likert"
+    rows = [_row(place, found, answers, worst_first=worst_first) for place, found in enumerate(drawn)]
     told = "; ".join(f"{f.variant}: {_shares(f, answers)}" for f in drawn)
     return Markup('<svg class="bars" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, ROW * len(drawn) + 4, f"Answers to {question.id}: {told}", Markup("").join(rows)
@@ -48,16 +49,15 @@ def _shares(found: Descriptive, answers: Sequence[str]) -> str:
     return ", ".join(f"{answer} {100 * found.counts.get(answer, 0) / total:.0f} %" for answer in answers)
 
 
-def _row(place: int, found: Descriptive, answers: Sequence[str]) -> Markup:
+def _row(place: int, found: Descriptive, answers: Sequence[str], *, worst_first: bool) -> Markup:
     top, total = ROW * place + 4, sum(found.counts.get(answer, 0) for answer in answers) or 1
     across, start, parts = WIDTH - LEFT - RIGHT, float(LEFT), []
     for step, answer in enumerate(answers):
         number = found.counts.get(answer, 0)
         width = across * number / total
         if number:
-            parts.append(
-                _part(start, top, width, _tone(step, len(answers)), f"{answer}: {number} of {total}")
-            )
+            tone = _tone(step if worst_first else len(answers) - 1 - step, len(answers))
+            parts.append(_part(start, top, width, tone, f"{answer}: {number} of {total}"))
             if width >= _NARROWEST:
                 parts.append(_number(start + width / 2, top, answer if answer.isdigit() else str(number)))
         start += width
@@ -81,7 +81,7 @@ def _number(x: float, y: int, text: str) -> Markup:
 
 
 def _tone(step: int, of: int) -> str:
-    """Return the colour of an answer: from worse-3 over even to better-3, evenly."""
+    """Return the colour of an answer, counted from the worst: from worse-3 over even to better-3, evenly."""
     middle = (of - 1) / 2
     away = round(3 * (step - middle) / middle) if middle else 0
     return "even" if not away else f"{'better' if away > 0 else 'worse'}-{abs(away)}"
