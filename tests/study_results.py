@@ -91,7 +91,7 @@ def made_up(study: Study) -> StudyAnalysis:
         findings_without_exclusions=tuple(everybody),
         order_effects=(
             OrderEffect(
-                question=None, outcome="seconds", variant=None, unit="log seconds", n=96, participants=12,
+                question=None, outcome="seconds", variant=None, unit="log seconds a page", n=96, participants=12,
                 estimate=-0.03, ci_low=-0.05, ci_high=-0.01, p=0.01, p_adjusted=0.02,
             ),
         ),

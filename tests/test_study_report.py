@@ -189,6 +189,7 @@ def test_simulated_participants_are_said_to_be(study: Study) -> None:
 
 def test_what_changes_from_page_to_page(study: Study, report: StudyReport) -> None:
     assert report.order_sentence == "Of 1 change looked at, 1 beyond chance: times on a page fall."
+    assert [row[2].count("a page") for row in report.order] == [1]
     unsure = [one.model_copy(update={"p_adjusted": 0.2}) for one in made_up(study).order_effects]
     assert order_sentence(unsure, 0.05) == "None of 1 change looked at is beyond chance."
 
@@ -279,6 +280,9 @@ def test_bars_add_up(study: Study) -> None:
     assert re.findall(r'<rect class="([^"]+)"', drawn) == [
         "worse-3", "worse-2", "worse-1", "even", "better-1", "better-2", "better-3",
     ]  # fmt: skip
+    turned = study.settings.questions[0].model_copy(update={"higher_is_better": False})
+    colours = re.findall(r'<rect class="([^"]+)"', bars(made_up(study).descriptives[:1], turned))
+    assert (colours[0], colours[-1]) == ("better-3", "worse-3")
     assert steps(Question(id="q", kind="pairwise", text="?")) == ["reference", "same", "variant"]
     assert bars([], study.settings.questions[0]) == ""
 
@@ -318,6 +322,20 @@ def test_methods_have_the_numbers_and_their_sources(study: Study, report: StudyR
     cited = set(re.findall(r"[A-Z]\w+(?:-\w+)?(?: et al\.| and [A-Z]\w+)? (?:19|20)\d\d", told))
     assert cited == listed
     assert "Holm 1979" in listed
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"), [(8, "cyclic incomplete blocks"), (3, "balanced incomplete blocks")]
+)
+def test_methods_call_only_balanced_blocks_so(
+    report: StudyReport, tmp_path: Path, shown: int, said: str
+) -> None:
+    # Five variants come together unequally often in eight slots, equally often in three.
+    names = ("full", "a", "b", "c", "d")
+    design = {"items": 2 * shown, "per_participant": shown, "repeats": 0, "attention_checks": 0}
+    own = make_study(tmp_path / "study", variants=names, items=2 * shown, design=design)
+    told = methods(own, report.analysis, report.flow)[0]
+    assert said in told
 
 
 def test_the_runs_results_are_read_with_their_direction(study: Study, tmp_path: Path) -> None:

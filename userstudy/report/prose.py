@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from quantxai.bibliography import cited
 from quantxai.report.text import count, listing, metric_label
 from userstudy.analysis.results import RatingFinding, StudyAnalysis
+from userstudy.balance import balance
 from userstudy.records import Design, Origin
 from userstudy.report.flow import Flow
 from userstudy.report.tables import ranged
@@ -54,7 +55,9 @@ def _material(study: Study, origin: Origin, design: Design) -> str:
         if settings.design.show == "pair"
         else "one text"
     )
-    kind = {"latin-square": "a Latin square", "balanced-incomplete-blocks": "balanced incomplete blocks"}
+    pairs = balance(design, study.stimuli).pairs
+    blocks = "balanced incomplete blocks" if pairs.low == pairs.high else "cyclic incomplete blocks"
+    kind = {"latin-square": "a Latin square", "balanced-incomplete-blocks": blocks}
     extra = [
         *([f"{count(again, 'page')} {'was' if again == 1 else 'were'} shown a second time"] if again else []),
         *(

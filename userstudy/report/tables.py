@@ -170,7 +170,7 @@ def order_rows(found: Sequence[OrderEffect]) -> list[tuple[str, ...]]:
         (
             metric_label(one.question) if one.question else "time on a page",
             one.variant or "all",
-            f"{ranged(one.estimate, one.ci_low, one.ci_high)} {one.unit} a page",
+            f"{ranged(one.estimate, one.ci_low, one.ci_high)} {one.unit}",
             p_value(one.p_adjusted),
             f"{one.participants:,}",
             f"{one.n:,}",
