@@ -70,7 +70,7 @@ def _material(study: Study, origin: Origin, design: Design) -> str:
     return (
         f"Texts by {len(design.variants)} variants of {origin.model} ({listing(list(design.variants))}) were rated "
         f"blind to the variant ({listing([metric_label(name) for name in explainers])}). {origin.drawn} source items "
-        f"were drawn with a seeded generator, stratified by task, label and how the unquantized model fared, from "
+        f"were drawn with a seeded generator, stratified by task, label and how {design.reference} fared, from "
         f"{origin.eligible} for which every variant had written a usable text. Variants rotated over items by "
         f"{kind.get(design.kind, design.kind)} of {count(len(design.forms), 'form')}: each participant saw "
         f"{shown} source items, each once, in an order of their own{also}. A page showed {pages}."
@@ -106,7 +106,7 @@ def _questions(study: Study) -> str:
 
 
 def exclusion_rules(study: Study) -> list[str]:
-    """Return the rules of exclusion, decided beforehand."""
+    """Return the rules of exclusion, as study.toml has them now."""
     rules = study.settings.exclusion
     most = rules.max_attention_failures
     found = [
@@ -127,8 +127,8 @@ def _participants(study: Study, flow: Flow, analysis: StudyAnalysis) -> str:
     out = f"{excluded} of the {flow.seen} with answers were left out" if excluded else "Nobody was left out"
     told = f" ({'; '.join(by_rule)})" if by_rule else ""
     return (
-        f"{flow.consented} {who} agreed to take part{left}; {flow.completed} finished. Rules of exclusion, decided "
-        f"beforehand, were {listing(exclusion_rules(study))}. {out}{told}. Analysed are "
+        f"{flow.consented} {who} agreed to take part{left}; {flow.completed} finished. Rules of exclusion were "
+        f"{listing(exclusion_rules(study))}. {out}{told}. Analysed are "
         f"{count(analysis.ratings, 'answer')} of {count(analysis.participants, 'participant')} about "
         f"{count(analysis.items, 'source item')}."
     )
