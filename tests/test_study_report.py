@@ -119,9 +119,11 @@ def test_only_metrics_of_what_was_rated(study: Study) -> None:
         automatic("gptq-3", "degraded", explainer="memorization"), automatic("awq-4", "degraded"),
         automatic("gptq-3", "degraded", reference="nf4"), automatic("gptq-3", "degraded", confirmatory=False),
     ]  # fmt: skip
-    analysis = made_up(study)
-    assert relevant([*METRICS, *others], analysis, {"counterfactual"}) == METRICS
-    assert relevant(others, analysis, {"counterfactual"}) == others[3:]
+    analysis, rated = made_up(study), {("counterfactual", "inference")}
+    others.append(automatic("gptq-3", "degraded", dataset="news"))
+    assert relevant([*METRICS, *others], analysis, rated) == METRICS
+    others.pop()
+    assert relevant(others, analysis, rated) == others[3:]
     assert "exploratory" in " ".join(glance(analysis, others[3:]).parts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from quantxai.records import Finding
@@ -58,15 +58,22 @@ class Correlations:
     folded: list[_Row]
 
 
-def relevant(findings: Iterable[Finding], analysis: StudyAnalysis, explainers: set[str]) -> list[Finding]:
-    """Return the run's findings about what people rated: same variants, reference and explainers, with a verdict.
+def relevant(
+    findings: Iterable[Finding], analysis: StudyAnalysis, rated: Collection[tuple[str, str]]
+) -> list[Finding]:
+    """Return the run's findings about what people rated, with a verdict.
 
     The run's confirmatory ones; where it has none, the first few of the others.
+
+    Args:
+        findings: the run's.
+        analysis: of the ratings: their variants and reference.
+        rated: explainers with data sets of which people rated texts.
     """
     own = [
         f
         for f in findings
-        if f.explainer in explainers
+        if (f.explainer, f.dataset) in rated
         and f.reference == analysis.reference
         and f.variant in analysis.variants
         and f.verdict is not None

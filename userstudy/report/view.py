@@ -146,8 +146,8 @@ def make_study_report(study: Study, inputs: Inputs, date: str) -> StudyReport:
     """
     analysis = inputs.analysis
     people = flow(inputs.people, analysis)
-    explainers = {stimulus.explainer for stimulus in study.stimuli.values()}
-    automatic = relevant(inputs.automatic, analysis, explainers)
+    rated = {(stimulus.explainer, stimulus.dataset) for stimulus in study.stimuli.values()}
+    automatic = relevant(inputs.automatic, analysis, rated)
     headline, basis = answer(analysis)
     language = study.settings.languages[0]
     told = methods(study, analysis, people)
