@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import REAL_ENVIRONMENT
 
+from quantxai.query import query, render
+
 pytestmark = pytest.mark.e2e
 
 VARIANTS = ["full", "int8", "nf4", "gptq-4", "gptq-3", "awq-4", "rtn-4"]
@@ -32,8 +34,29 @@ def quantxai(*arguments: str, where: Path, check: bool = True) -> subprocess.Com
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty folder in which the default sweep was run as a newcomer would, with few items."""
     folder = tmp_path_factory.mktemp("e2e")
-    quantxai("sweep", "--n", "18", where=folder)
+    quantxai("sweep", "--n", "6", where=folder)
     return folder
+
+
+SMALL = """
+[[variants]]
+quantizer = "full"
+[[variants]]
+quantizer = "rtn"
+[[explainers]]
+explainer = "memorization"
+dataset = "relations"
+n = 36
+cell_items = 12
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> str:
+    """A run of more facts on two variants."""
+    (folder / "small.toml").write_text(SMALL)
+    quantxai("sweep", "small.toml", "--out", "runs/undisturbed", where=folder)
+    return "runs/undisturbed"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +66,8 @@ def receipts(folder: Path) -> dict[str, dict]:
 
 
 def rows(folder: Path, sql: str, run: str = "runs/default") -> list[dict]:
-    return json.loads(quantxai("query", run, sql, "--format", "json", where=folder).stdout)
+    """What `quantxai query` answers, without a process for each of many questions."""
+    return json.loads(render(query(folder / run, sql), "json"))
 
 
 def test_every_variant_is_really_quantized_and_still_a_language_model(receipts: dict[str, dict]) -> None:
@@ -71,14 +95,11 @@ def test_the_twin_is_the_kernel(receipts: dict[str, dict]) -> None:
     assert receipts["int8"]["execution"] == "kernel"
 
 
-def test_the_model_knows_and_edits_something(folder: Path) -> None:
-    (recall,) = rows(
-        folder, "select avg(value) as m from measurements where variant = 'full' and metric = 'recall'"
-    )
+def test_the_model_knows_and_edits_something(folder: Path, undisturbed: str) -> None:
+    sql = "select avg(value) as m from measurements where variant = 'full' and metric = "
+    (recall,) = rows(folder, f"{sql} 'recall'", undisturbed)
     assert recall["m"] > 0.4
-    (failed,) = rows(
-        folder, "select avg(value) as m from measurements where variant = 'full' and metric = 'failure'"
-    )
+    (failed,) = rows(folder, f"{sql} 'failure'")
     assert failed["m"] < 0.4
 
 
@@ -88,7 +109,9 @@ def test_every_variant_saw_the_same_items(folder: Path) -> None:
 
 
 def test_all_is_compared(folder: Path) -> None:
-    findings = rows(folder, "select variant, metric, n, verdict from findings")
+    sql = "select variant, metric, n, verdict from findings"
+    findings = json.loads(quantxai("query", "runs/default", sql, "--format", "json", where=folder).stdout)
+    assert findings == rows(folder, sql)
     assert {f["variant"] for f in findings} == set(VARIANTS[1:])
     assert {"recall", "logprob", "own_soft_flip", "parent_soft_flip", "cosine", "nll"} <= {
         f["metric"] for f in findings
@@ -116,27 +139,12 @@ def test_a_second_run_computes_nothing(folder: Path) -> None:
     cells = [c for kind in ("rows", "scores") for c in sorted((run / kind).rglob("*.parquet"))]
     assert cells
     before = [c.stat().st_mtime_ns for c in cells]
-    quantxai("sweep", "--n", "18", where=folder)
+    quantxai("sweep", "--n", "6", where=folder)
     assert [c.stat().st_mtime_ns for c in cells] == before
 
 
-SMALL = """
-[[variants]]
-quantizer = "full"
-[[variants]]
-quantizer = "rtn"
-[[explainers]]
-explainer = "memorization"
-dataset = "relations"
-n = 36
-cell_items = 12
-"""
-
-
-def test_killed_anywhere_it_ends_with_the_same_results(folder: Path) -> None:
-    (folder / "small.toml").write_text(SMALL)
+def test_killed_anywhere_it_ends_with_the_same_results(folder: Path, undisturbed: str) -> None:
     command = ["sweep", "small.toml", "--out"]
-    quantxai(*command, "runs/undisturbed", where=folder)
     killed = subprocess.Popen(
         [*COMMAND, *command, "runs/killed"],
         cwd=folder,
@@ -152,7 +160,7 @@ def test_killed_anywhere_it_ends_with_the_same_results(folder: Path) -> None:
     assert 1 <= len(list((folder / "runs/killed").rglob("rows/*/*/*.json"))) < 6
     quantxai(*command, "runs/killed", where=folder)
     sql = "select * from measurements order by variant, explainer, dataset, item, scorer, metric"
-    assert rows(folder, sql, "runs/killed") == rows(folder, sql, "runs/undisturbed")
+    assert rows(folder, sql, "runs/killed") == rows(folder, sql, undisturbed)
 
 
 def test_the_report_opens_offline_in_a_browser(folder: Path, tmp_path: Path) -> None:

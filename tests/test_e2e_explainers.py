@@ -63,6 +63,8 @@ n = 4
 explainer = "cc_shap"
 dataset = "inference"
 n = 2
+players = 6  # and so all 64 coalitions, exact
+coalitions = 64
 [[explainers]]
 explainer = "memorization"
 dataset = "relations"
