@@ -114,7 +114,6 @@ def test_every_block_is_of_a_kind_that_is_tested(page: Path) -> None:
         "gate.md": {"console", "toml", "yaml", "text"},
         "diff.md": {"console"},
         "user-study.md": {"console", "text"},  # run by test_docs_study.py
-        "user-study.md": {"console", "text"},
     }
     assert kinds <= allowed.get(page.name, {"text", "toml"})
     for code in blocks(page, "toml"):
