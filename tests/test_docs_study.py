@@ -78,6 +78,10 @@ def test_the_afternoon(tmp_path: Path) -> None:
     assert "8" in run("quantxai study status study", tmp_path)
     for name in re.findall(r"^\| `([\w.-]+)/?`", PAGE.read_text(encoding="utf-8"), re.MULTILINE):
         assert (tmp_path / "study" / "analysis" / name).exists(), name
+    assert (
+        "were fixed before the first participant"
+        in (tmp_path / "study" / "analysis" / "report.md").read_text()
+    )
     assert (tmp_path / "rehearsal" / "analysis" / "report.html").is_file()
     assert (tmp_path / "tables" / "ratings.csv").is_file()
     assert (tmp_path / "copy.sqlite").is_file()

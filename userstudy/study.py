@@ -8,6 +8,7 @@ STUDY/
 ├── origin.json            the run they come from: `Origin`
 ├── measurements.parquet   the run's metrics of the drawn items: `quantxai.records.Measurement`
 ├── findings.parquet       what the run found about the explainers: `quantxai.records.Finding`
+├── analysis-plan.json    what was to be decided, kept before the first participant
 ├── secret.key             signs links, hashes identifiers; mode 0600, never exported
 ├── study.sqlite           participants and answers, unless the database is elsewhere
 └── analysis/              what `quantxai study analyze` wrote

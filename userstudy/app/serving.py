@@ -17,6 +17,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from userstudy.analysis_plan import keep_plan
 from userstudy.app.guard import Rules
 from userstudy.app.limits import Limit
 from userstudy.app.server import create_app
@@ -60,6 +61,8 @@ def serve(
     with place.listen() as listening, _material(study, kind) as served:
         engine = open_database(served, None if kind == "preview" else database)
         try:
+            if kind == "human":
+                keep_plan(served, engine)
             app = create_app(
                 served,
                 engine,

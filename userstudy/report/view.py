@@ -13,6 +13,7 @@ from quantxai.report.forest import forest
 from quantxai.report.numbers import Line
 from quantxai.report.text import listing, metric_label
 from userstudy.analysis.results import Descriptive, Excluded, RatingFinding, StudyAnalysis
+from userstudy.analysis_plan import plan_status
 from userstudy.report.against import Correlations, Glance, agreements, correlations, glance, relevant
 from userstudy.report.bars import bars, steps
 from userstudy.report.caveats import caveats, simulated_warning
@@ -150,7 +151,8 @@ def make_study_report(study: Study, inputs: Inputs, date: str) -> StudyReport:
     automatic = relevant(inputs.automatic, analysis, rated)
     headline, basis = answer(analysis)
     language = study.settings.languages[0]
-    told = methods(study, analysis, people)
+    plan = [] if people.simulated else [plan_status(study).sentence]
+    told = [*methods(study, analysis, people), *plan]
     chosen = shown_question(analysis)
     by_variant = {name: correlations(analysis, name) for name in (analysis.reference, *analysis.variants)}
     return StudyReport(
@@ -161,7 +163,7 @@ def make_study_report(study: Study, inputs: Inputs, date: str) -> StudyReport:
         headline=headline,
         basis=basis,
         warnings=simulated_warning(people),
-        caveats=caveats(analysis, people, study.origin, study.stimuli),
+        caveats=[*plan, *caveats(analysis, people, study.origin, study.stimuli)],
         flow=people,
         rules=exclusion_rules(study),
         excluded=analysis.exclusions.excluded,
