@@ -1,9 +1,10 @@
-"""`quantxai study status`, `open`, `pause`, `close`, `exclude` and `include`."""
+"""`quantxai study status`, `open`, `pause`, `close`, `exclude`, `include` and `withdraw`."""
 
 from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from study_support import make_study  # noqa: E402
 from typer.testing import CliRunner, Result  # noqa: E402
 
 from quantxai.cli import app  # noqa: E402
+from userstudy.errors import StudyError  # noqa: E402
 from userstudy.operation import admission_status  # noqa: E402
+from userstudy.ratings import ratings  # noqa: E402
 
 
 @pytest.fixture
@@ -76,3 +79,37 @@ def test_no_study_and_no_database(world: World, tmp_path: Path) -> None:
     failed = run(world, "status", "--database", "postgresql://me:hush@127.0.0.1:1/db")
     assert (failed.exit_code, "hush" in failed.output) == (2, False)
     assert "cannot be opened" in failed.stderr
+
+
+def answers(world: World) -> int:
+    return len(ratings(world.study, world.engine))
+
+
+def test_withdrawn_by_number_or_by_a_link_that_has_run_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.finished()
+    token = world.finished()
+    given = answers(world)
+    assert given > 0
+    command = ["study", "withdraw", str(world.study.path), "1"]
+    assert "nothing was deleted" in CliRunner().invoke(app, command, input="n\n").output
+    assert answers(world) == given
+    assert told(run(world, "withdraw", "1", "--yes", "--json"))["withdrawn"] is True
+    assert answers(world) == given / 2
+    later = time.time() + 1000 * 24 * 3600
+    monkeypatch.setattr(time, "time", lambda: later)
+    with pytest.raises(StudyError, match="link_expired"):
+        world.sessions.view(token)
+    result = run(world, "withdraw", f"http://study.example/?lang=de&t={token}", "--yes")
+    assert result.stdout == "All that participant 2 has given is deleted.\n"
+    assert answers(world) == 0
+
+
+@pytest.mark.parametrize("whom", ["1", "7", "http://study.example/?t=forged", "x" * 600])
+def test_nobody_is_withdrawn_who_is_not_there(world: World, whom: str) -> None:
+    world.finished()
+    run(world, "withdraw", "1", "--yes")
+    result = run(world, "withdraw", whom, "--yes")
+    assert result.exit_code in (1, 2)
+    assert "Traceback" not in result.output

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from typing import Literal, get_args
+from urllib.parse import parse_qs, urlsplit
 
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from quantxai.errors import InputError, UnknownName
+from userstudy.access import Access
 from userstudy.clock import now
-from userstudy.database.engine import lock_enrolment, transaction
+from userstudy.database.engine import forget, lock_enrolment, transaction
 from userstudy.database.models import Admission, Exclusion, Participant
+from userstudy.leaving import erase
 from userstudy.status import Status, status
 from userstudy.study import Study
 
@@ -23,6 +26,7 @@ __all__ = [
     "include",
     "set_admission",
     "status",
+    "withdraw",
 ]
 
 AdmissionStatus = Literal["open", "paused", "closed"]
@@ -102,6 +106,30 @@ def include(engine: Engine, participant: int) -> None:
         if standing is None:
             raise InputError(f"participant {participant} is not set aside by hand")
         standing.revoked_at = now()
+
+
+def withdraw(study: Study, engine: Engine, participant: str) -> int:
+    """Delete all that a participant has given, on their behalf; what remains is that somebody has withdrawn.
+
+    Args:
+        study: whose key has signed the links.
+        engine: of `open_database`.
+        participant: their number, or their own link, also one that has run out.
+
+    Returns:
+        Their number.
+
+    Raises:
+        InputError: no such participant, or they have withdrawn.
+        StudyError: link_invalid, or unavailable: the database cannot be used.
+    """
+    token = parse_qs(urlsplit(participant).query).get("t", [participant])[0]
+    with transaction(engine) as session:
+        number = int(participant) if participant.isdecimal() else Access(study, now).of_old(session, token).id
+        _standing(session, number)
+        erase(session, session.get_one(Participant, number), now())
+    forget(engine)
+    return number
 
 
 def _latest(session: Session) -> Admission:

@@ -14,6 +14,7 @@ from quantxai.commands.study.power import power
 from quantxai.commands.study.serve import serve
 from quantxai.commands.study.simulate import simulate
 from quantxai.commands.study.status import status
+from quantxai.commands.study.withdraw import withdraw
 
 __all__ = ["study"]
 
@@ -38,3 +39,4 @@ study.command()(power)
 study.command()(serve)
 study.command()(simulate)
 study.command()(status)
+study.command()(withdraw)
