@@ -99,7 +99,7 @@ def test_withdrawn_by_number_or_by_a_link_that_has_run_out(
     assert answers(world) == given / 2
     later = time.time() + 1000 * 24 * 3600
     monkeypatch.setattr(time, "time", lambda: later)
-    with pytest.raises(StudyError, match="link_expired"):
+    with pytest.raises(StudyError, match="link expired"):
         world.sessions.view(token)
     result = run(world, "withdraw", f"http://study.example/?lang=de&t={token}", "--yes")
     assert result.stdout == "All that participant 2 has given is deleted.\n"
