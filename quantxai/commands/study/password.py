@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from quantxai.commands.present import presented
-from quantxai.errors import InputError
+from quantxai.errors import InputError, MissingExtra
 
 __all__ = ["password"]
 
@@ -26,7 +26,10 @@ def password(
 
     Example: quantxai study password study
     """
-    from userstudy.password import set_password
+    try:
+        from userstudy.password import set_password
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "itsdangerous", "study", "the admin page") from None
     from userstudy.study import Study
 
     opened = Study.open(study)
