@@ -98,7 +98,9 @@ def test_the_analysis_finds_the_truth(told: dict[str, Any], study: Study) -> Non
         assert abs(finding.estimate - change) < 4.5 * finding.error, finding
         assert finding.p_adjusted is not None
         if finding.variant == "nf4":
-            assert finding.verdict == "degraded"
+            # So small a study does not find every such change: what it must not do is to find another.
+            assert finding.estimate < 0
+            assert finding.verdict in ("degraded", "unresolved")
         else:
             assert finding.p_adjusted > 1e-4
 
