@@ -118,7 +118,7 @@ class RatingFinding(_Outcome):
     )
     p_wilcoxon_adjusted: float | None = Field(description="Holm over the family.")
     mixed_estimate: float | None = Field(
-        description="Linear mixed model with crossed random effects: variant minus reference; a check."
+        description="Linear mixed model, participants random and source items fixed: variant minus reference; a check."
     )
     mixed_low: float | None = Field(description="1 - alpha interval by the mixed model, lower end.")
     mixed_high: float | None

@@ -1,7 +1,7 @@
 """How many requests one address, or one link, may send: token buckets in this process's memory.
 
 They protect the server from load. What must hold across processes, failed logins, is counted in the
-database (userstudy/password.py).
+database (userstudy/app/logins.py).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _HINTS = {
     "3.1.3.2": "What quantxai study power printed, if you used it.",
     "3.2.2.2": "Say how much, and how it compares with the local minimum wage.",
     "3.2.3": "Say where and how you invited, and whom.",
-    "3.3.4.1": "Publish screenshots: quantxai study preview shows the pages.",
+    "3.3.4.1": "Publish screenshots: quantxai study serve --preview shows the pages.",
     "4.1.1": "The form explains each.",
     "4.3.1.2": "QCET has standardised names.",
 }
