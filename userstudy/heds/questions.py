@@ -9,7 +9,7 @@ completed. An older form, still in use in 2026, has other fields for a few quest
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 __all__ = ["QUESTIONS", "SECTIONS", "HedsQuestion"]
 
@@ -21,13 +21,11 @@ class HedsQuestion(NamedTuple):
         number: as the datasheet numbers it.
         field: its name in the form's file, without the leading `heds-`.
         asked: what is asked, in short.
-        kind: text; one or many of the form's options.
     """
 
     number: str
     field: str
     asked: str
-    kind: Literal["text", "one", "many"] = "text"
 
     @property
     def per_criterion(self) -> bool:
@@ -53,64 +51,63 @@ _ASKED = "criteria-criterion-response_elicitation-"
 QUESTIONS: tuple[HedsQuestion, ...] = tuple(
     HedsQuestion(*row)
     for row in (
-        ("1.1.1", "paper_and_resources-paper-link", "Where the main reference is", "one"),
+        ("1.1.1", "paper_and_resources-paper-link", "Where the main reference is"),
         ("1.1.2", "paper_and_resources-paper-experiment_identification", "Which experiment this is about"),
-        ("1.2", "paper_and_resources-resources-links", "Where the resources used are", "one"),
+        ("1.2", "paper_and_resources-resources-links", "Where the resources used are"),
         ("1.3.1.1", _PERSON + "name", "Who completes this sheet: name"),
         ("1.3.1.2", _PERSON + "affiliation", "Who completes this sheet: affiliation"),
         ("1.3.1.3", _PERSON + "email", "Who completes this sheet: e-mail address"),
         ("1.3.2.1", _AUTHOR + "name", "Contact author: name"),
         ("1.3.2.2", _AUTHOR + "affiliation", "Contact author: affiliation"),
         ("1.3.2.3", _AUTHOR + "email", "Contact author: e-mail address"),
-        ("2.1", "system-input_types", "What the evaluated systems take as input", "many"),
-        ("2.2", "system-output_types", "What they put out", "many"),
-        ("2.3", "system-tasks", "The task they perform", "many"),
-        ("2.4", "system-input_languages", "Languages of the input", "many"),
-        ("2.5", "system-output_languages", "Languages of the output", "many"),
+        ("2.1", "system-input_types", "What the evaluated systems take as input"),
+        ("2.2", "system-output_types", "What they put out"),
+        ("2.3", "system-tasks", "The task they perform"),
+        ("2.4", "system-input_languages", "Languages of the input"),
+        ("2.5", "system-output_languages", "Languages of the output"),
         ("3.1.1", _SAMPLE + "number_of_system_outputs", "How many outputs of each system are evaluated"),
-        ("3.1.2", _SAMPLE + "system_output_selection", "How outputs are selected", "one"),
+        ("3.1.2", _SAMPLE + "system_output_selection", "How outputs are selected"),
         ("3.1.3.1", _SAMPLE + "statistical_power-method", "Method of the power analysis"),
         ("3.1.3.2", _SAMPLE + "statistical_power-value", "Power of the sample"),
         ("3.1.3.3", _SAMPLE + "statistical_power-script", "Where the code of the power analysis is"),
         ("3.2.1", _WHO + "number_of_evaluators", "How many evaluators"),
-        ("3.2.2.1", _WHO + "evaluators-expertise", "Are they experts of the domain", "one"),
-        ("3.2.2.2", _WHO + "evaluators-payment", "Are they paid", "one"),
-        ("3.2.2.3", _WHO + "evaluators-known_to_authors", "Are any known to the authors", "one"),
-        ("3.2.2.4", _WHO + "evaluators-are_authors", "Are any of the researchers among them", "one"),
+        ("3.2.2.1", _WHO + "evaluators-expertise", "Are they experts of the domain"),
+        ("3.2.2.2", _WHO + "evaluators-payment", "Are they paid"),
+        ("3.2.2.3", _WHO + "evaluators-known_to_authors", "Are any known to the authors"),
+        ("3.2.2.4", _WHO + "evaluators-are_authors", "Are any of the researchers among them"),
         ("3.2.3", _WHO + "recruitment_method", "How they are recruited"),
         ("3.2.4", _WHO + "training_practice", "Training and practice before they begin"),
         ("3.2.5", _WHO + "characteristics", "What else is known of them"),
-        ("3.3.1", _HOW + "preregistered", "Is the design preregistered", "one"),
+        ("3.3.1", _HOW + "preregistered", "Is the design preregistered"),
         ("3.3.2", _HOW + "collection_method", "By what medium responses are collected"),
-        ("3.3.3.1", _HOW + "quality_assurance-method", "Types of quality assurance", "many"),
+        ("3.3.3.1", _HOW + "quality_assurance-method", "Types of quality assurance"),
         ("3.3.3.2", _HOW + "quality_assurance-description", "Methods of quality assurance"),
         ("3.3.4.1", _HOW + "what_evaluators_see-link", "Where the interface can be seen"),
         ("3.3.4.2", _HOW + "what_evaluators_see-description", "What evaluators are shown"),
-        ("3.3.5", _HOW + "evaluator_freedom", "How free they are in when and how quickly", "many"),
-        ("3.3.6", _HOW + "evaluators_can_ask_questions", "Can they ask questions or give feedback", "many"),
-        ("3.3.7", _HOW + "experimental_conditions", "Conditions they work in", "one"),
+        ("3.3.5", _HOW + "evaluator_freedom", "How free they are in when and how quickly"),
+        ("3.3.6", _HOW + "evaluators_can_ask_questions", "Can they ask questions or give feedback"),
+        ("3.3.7", _HOW + "experimental_conditions", "Conditions they work in"),
         ("3.3.8", _HOW + "evaluators_place_of_choosing", "How conditions vary between them"),
-        ("4.1.1", "criteria-criterion-criteria-quality_type", "Correctness, goodness or feature", "one"),
-        ("4.1.2", "criteria-criterion-criteria-output_aspect", "Form, content or both", "one"),
+        ("4.1.1", "criteria-criterion-criteria-quality_type", "Correctness, goodness or feature"),
+        ("4.1.2", "criteria-criterion-criteria-output_aspect", "Form, content or both"),
         (
             "4.1.3",
             "criteria-criterion-criteria-self_vs_external_frame",
             "In its own right or relative",
-            "one",
         ),
-        ("4.2.1", _MODE + "objective_or_subjective", "Objective or subjective", "one"),
-        ("4.2.2", _MODE + "absolute_or_relative", "Absolute or relative", "one"),
-        ("4.2.3", _MODE + "intrinsic_or_extrinsic", "Intrinsic or extrinsic", "one"),
+        ("4.2.1", _MODE + "objective_or_subjective", "Objective or subjective"),
+        ("4.2.2", _MODE + "absolute_or_relative", "Absolute or relative"),
+        ("4.2.3", _MODE + "intrinsic_or_extrinsic", "Intrinsic or extrinsic"),
         ("4.3.1.1", _ASKED + "qc_name-participant_criterion_name", "Its name as evaluators see it"),
         ("4.3.1.2", _ASKED + "qc_name-mapped_criterion_name", "The standardised name it corresponds to"),
         # The form spells this field so.
         ("4.3.2", _ASKED + "participant_criterion_definiiton", "Its definition as evaluators see it"),
         ("4.3.3", _ASKED + "size_of_scale", "Size of the scale"),
         ("4.3.4", _ASKED + "list_or_range", "Values of the scale"),
-        ("4.3.5", _ASKED + "scale_presented_as", "How the scale is presented", "one"),
+        ("4.3.5", _ASKED + "scale_presented_as", "How the scale is presented"),
         ("4.3.6", _ASKED + "task_description", "The task, if there is no scale"),
         ("4.3.7", _ASKED + "verbatim_question", "The question, verbatim"),
-        ("4.3.8", _ASKED + "form_of_response", "Form of response elicitation", "one"),
+        ("4.3.8", _ASKED + "form_of_response", "Form of response elicitation"),
         ("4.3.9", _ASKED + "response_aggregation", "How responses become scores"),
         ("4.3.10", _ASKED + "effect_size_method", "Methods for effect size and significance"),
         ("4.3.11.1", _ASKED + "inter_annotator-agreement", "How agreement between evaluators is measured"),
@@ -126,8 +123,8 @@ QUESTIONS: tuple[HedsQuestion, ...] = tuple(
             "Agreement with themselves",
         ),
         ("5.1", "ethics-review_body", "Which ethics committee approved it"),
-        ("5.2", "ethics-personal_data", "Is there personal data", "one"),
-        ("5.3", "ethics-special_category_data", "Is there data of special categories", "one"),
+        ("5.2", "ethics-personal_data", "Is there personal data"),
+        ("5.3", "ethics-special_category_data", "Is there data of special categories"),
         ("5.4", "ethics-impact_assessments", "Were impact assessments carried out"),
     )
 )
