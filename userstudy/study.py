@@ -8,8 +8,10 @@ STUDY/
 ├── origin.json            the run they come from: `Origin`
 ├── measurements.parquet   the run's metrics of the drawn items: `quantxai.records.Measurement`
 ├── findings.parquet       what the run found about the explainers: `quantxai.records.Finding`
-├── analysis-plan.json    what was to be decided, kept before the first participant
+├── analysis-plan.json     what was to be decided, kept before the first participant
 ├── secret.key             signs links, hashes identifiers; mode 0600, never exported
+├── admin.json             hash of the admin page's password, once it has one
+├── texts/XX.toml          the interface in a language of the study's own, if any
 ├── study.sqlite           participants and answers, unless the database is elsewhere
 └── analysis/              what `quantxai study analyze` wrote
 ```
@@ -130,11 +132,6 @@ class Study:
                 f"{file} is too short to be a key. Remove it; links given out before stop working."
             )
         return key.encode()
-
-    @property
-    def database_url(self) -> str:
-        """Where participants and answers are, unless told otherwise: SQLite in the directory."""
-        return f"sqlite:///{self.path.resolve() / 'study.sqlite'}"
 
     def write(self, stimuli: tuple[Stimulus, ...], design: Design, origin: Origin) -> None:
         """Write material, design and origin."""
