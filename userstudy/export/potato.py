@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 
-from userstudy.attention import fitted
 from userstudy.export.cells import to_csv
 from userstudy.order import order
 from userstudy.records import Attention, Planned, Stimulus
@@ -62,8 +61,7 @@ class _Pages:
 
     def __init__(self, study: Study, words: Wording) -> None:
         self.study, self.words = study, words
-        checks = fitted(study.design.attention, study.stimuli, study.settings)
-        self.attention = {check.id: check for check in checks}
+        self.attention = {check.id: check for check in study.design.attention}
         self.items: dict[str, dict[str, str]] = {}
         self.key: list[dict[str, str]] = []
 
