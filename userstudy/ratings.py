@@ -14,7 +14,7 @@ from userstudy.study import Study
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-__all__ = ["COLUMNS", "ratings"]
+__all__ = ["COLUMNS", "DESCRIBED", "ratings"]
 
 COLUMNS: dict[str, str] = {
     "participant": "number, from 1",
@@ -42,7 +42,8 @@ COLUMNS: dict[str, str] = {
     "excluded": "why its participant is set aside by hand; empty where not",
 }
 
-_DESCRIBED = ("item", "group", "explainer", "dataset", "variant", "label", "outcome")
+DESCRIBED = ("item", "group", "explainer", "dataset", "variant", "label", "outcome")
+"""Columns that say what an answer is about: fields of `Stimulus`."""
 _CHOSEN = {"left": 0, "right": 1}
 
 
@@ -106,7 +107,7 @@ class _Reader:
         value = _passed(check, given["text"]) if check else self._value(question, given["text"], shown, about)
         yield {
             **given,
-            **{name: getattr(about, name) for name in _DESCRIBED},
+            **{name: getattr(about, name) for name in DESCRIBED},
             "stimulus": check.id if check else about.id,
             "scale": question.kind,
             "value": value,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from userstudy.order import order
 from userstudy.raters import Population, Shown, Truth
-from userstudy.ratings import COLUMNS
+from userstudy.ratings import COLUMNS, DESCRIBED
 from userstudy.records import Design, Planned, Stimulus
 from userstudy.settings import StudySettings
 
@@ -126,8 +126,7 @@ class Simulator:
                 "at": _AT + pd.Timedelta(minutes=page.position),
             }
             if described:
-                names = ("item", "group", "explainer", "dataset", "variant", "label", "outcome")
-                row |= {name: getattr(described, name) for name in names}
+                row |= {name: getattr(described, name) for name in DESCRIBED}
             if page.stimulus:
                 row["stimulus"] = page.stimulus.id
             yield place, row

@@ -39,7 +39,6 @@ from userstudy.ratings import COLUMNS, ratings
 from userstudy.study import Study
 
 __all__ = [
-    "FORMATS",
     "ExportOptions",
     "data_package",
     "guarded",
@@ -50,7 +49,6 @@ __all__ = [
     "write_export",
 ]
 
-FORMATS = ("csv", "parquet")
 _GUARDED = (
     "In CSV files a text that begins with =, +, -, @, a tab, a line's end or an apostrophe has an apostrophe "
     "before it, so that no spreadsheet takes it for a formula: take off one leading apostrophe of a text to "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from userstudy.ratings import COLUMNS
+from userstudy.ratings import COLUMNS, DESCRIBED
 
 __all__ = [
     "HISTORY",
@@ -15,7 +15,6 @@ __all__ = [
     "TEXTS",
     "codebook_json",
     "codebook_markdown",
-    "described",
 ]
 
 PARTICIPANTS: dict[str, str] = {
@@ -44,13 +43,7 @@ IDENTITIES: dict[str, str] = {
 """Columns of the participants that lead to a person for whoever has the key or the platform's records."""
 STIMULI: dict[str, str] = {
     "stimulus": "id, the one in the ratings",
-    "item": "source item: EXPLAINER/DATASET/ID",
-    "group": "source items of one group are not independent",
-    "explainer": "what was explained how",
-    "dataset": "where the item comes from",
-    "variant": "which variant's text",
-    "label": "the item's gold label",
-    "outcome": "how the parent fared on the item",
+    **{name: COLUMNS[name] for name in DESCRIBED},
     "answer": "what the variant itself says, the right answer to a label question",
     "removed": "what was taken out of the texts, separated by semicolons",
 }
@@ -63,11 +56,6 @@ HISTORY: dict[str, str] = {
     "answer": "as given; the last one to a question counts",
     "at": "UTC",
 }
-
-
-def described(columns: Collection[str], known: Mapping[str, str] = COLUMNS) -> dict[str, str]:
-    """Return the descriptions of a table's columns, in its order."""
-    return {name: known.get(name, "") for name in columns}
 
 
 def codebook_json(tables: Mapping[str, Mapping[str, str]], notes: Sequence[str] = ()) -> bytes:
