@@ -15,6 +15,7 @@ from userstudy.order import order
 from userstudy.study import Study
 
 __all__ = [
+    "abandoned_before",
     "admission",
     "admit",
     "newcomer",
@@ -36,11 +37,15 @@ def noted_every(study: Study) -> timedelta:
     return timedelta(minutes=min(1, study.settings.recruitment.abandoned_after_minutes / 10))
 
 
+def abandoned_before(study: Study, now: datetime) -> datetime:
+    """Return since when an active participant must have been there to keep their place."""
+    silence = timedelta(minutes=study.settings.recruitment.abandoned_after_minutes)
+    return now - silence - noted_every(study)
+
+
 def release_abandoned(session: Session, study: Study, now: datetime) -> None:
     """Take the places of sessions that have been silent for too long."""
-    silence = timedelta(minutes=study.settings.recruitment.abandoned_after_minutes)
-    seen = now - silence - noted_every(study)
-    abandoned = (Participant.status == "active") & (Participant.seen_at < seen)
+    abandoned = (Participant.status == "active") & (Participant.seen_at < abandoned_before(study, now))
     released = session.scalars(
         update(Participant).where(abandoned).values(status="released").returning(Participant.id),
         execution_options={"synchronize_session": False},

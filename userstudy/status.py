@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import pandas as pd
 from pydantic import Field
@@ -16,7 +16,7 @@ from userstudy.clock import now
 from userstudy.database.engine import transaction
 from userstudy.database.models import Participant
 from userstudy.database.queries import reasons, whose
-from userstudy.enrolment import admission, noted_every
+from userstudy.enrolment import abandoned_before, admission
 from userstudy.ratings import ratings
 from userstudy.study import Study
 
@@ -130,9 +130,8 @@ def status(study: Study, engine: Engine, time: datetime | None = None) -> Status
 
 
 def _is_silent(person: Participant, study: Study, time: datetime) -> bool:
-    silence = timedelta(minutes=study.settings.recruitment.abandoned_after_minutes)
     seen = person.seen_at
-    return person.status == "active" and seen is not None and time - seen > silence + noted_every(study)
+    return person.status == "active" and seen is not None and seen < abandoned_before(study, time)
 
 
 def _with_ratings(
