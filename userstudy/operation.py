@@ -13,6 +13,7 @@ from userstudy.access import Access
 from userstudy.clock import now
 from userstudy.database.engine import forget, lock_enrolment, transaction
 from userstudy.database.models import Admission, Exclusion, Participant
+from userstudy.enrolment import admission
 from userstudy.leaving import erase
 from userstudy.status import Status, status
 from userstudy.study import Study
@@ -41,7 +42,7 @@ def admission_status(engine: Engine) -> str:
         StudyError: kind unavailable: the database cannot be used.
     """
     with transaction(engine, write=False) as session:
-        return _latest(session).status
+        return admission(session)
 
 
 def set_admission(study: Study, engine: Engine, status: AdmissionStatus) -> bool:
@@ -63,7 +64,7 @@ def set_admission(study: Study, engine: Engine, status: AdmissionStatus) -> bool
         raise UnknownName("admission", status, ADMISSIONS)
     with transaction(engine) as session:
         lock_enrolment(session.connection())
-        if _latest(session).status == status:
+        if admission(session) == status:
             return False
         session.add(Admission(status=status, digest=study.digest, at=now()))
     return True
@@ -130,10 +131,6 @@ def withdraw(study: Study, engine: Engine, participant: str) -> int:
         erase(session, session.get_one(Participant, number), now())
     forget(engine)
     return number
-
-
-def _latest(session: Session) -> Admission:
-    return session.scalars(select(Admission).order_by(Admission.id.desc()).limit(1)).one()
 
 
 def _standing(session: Session, participant: int) -> Exclusion | None:
