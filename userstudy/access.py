@@ -41,19 +41,11 @@ class Access:
 
     def find(self, session: Session, token: str, *, lock: bool = False) -> Participant:
         """Return the participant, in a transaction that changes them with their row locked."""
-        wanted = select(Participant).where(Participant.key == self._key(token))
-        participant = session.scalar(wanted.with_for_update() if lock else wanted)
-        if participant is None:
-            raise StudyError("link_invalid")
-        return participant
+        return _owner(session, self._key(token), lock=lock)
 
     def of_old(self, session: Session, token: str) -> Participant:
         """Return the participant of a token that may have run out."""
-        key = verify(self._study.secret, _PURPOSE, token, _FOR_GOOD)
-        participant = session.scalar(select(Participant).where(Participant.key == key))
-        if participant is None:
-            raise StudyError("link_invalid")
-        return participant
+        return _owner(session, verify(self._study.secret, _PURPOSE, token, _FOR_GOOD))
 
     def current(self, session: Session, token: str) -> Participant | None:
         """Return the participant to be shown as they are, None where `go_on` has something to note first.
@@ -103,6 +95,14 @@ class Access:
     def _key(self, token: str) -> str:
         days = self._study.settings.recruitment.link_valid_days
         return verify(self._study.secret, _PURPOSE, token, days * 24 * 3600)
+
+
+def _owner(session: Session, key: str, *, lock: bool = False) -> Participant:
+    wanted = select(Participant).where(Participant.key == key)
+    participant = session.scalar(wanted.with_for_update() if lock else wanted)
+    if participant is None:
+        raise StudyError("link_invalid")
+    return participant
 
 
 def _refuse(session: Session, participant: Participant) -> None:
