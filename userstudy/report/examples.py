@@ -10,6 +10,8 @@ from markupsafe import Markup
 
 from quantxai.report.marking import marked
 from quantxai.report.text import change, significant
+from userstudy.analysis.exclusions import without
+from userstudy.analysis.findings import confirmatory_questions
 from userstudy.analysis.results import StudyAnalysis
 from userstudy.records import Stimulus
 from userstudy.settings import Question
@@ -49,10 +51,8 @@ class Example:
 def shown_question(analysis: StudyAnalysis) -> Question | None:
     """Return the question examples are chosen by: the first confirmatory one, else the first with numbers."""
     asked = [q for q in analysis.settings.questions if q.numeric]
-    named = analysis.settings.analysis.confirmatory
-    chosen = [q for q in asked if (q.id in named if named is not None else q.kind == "likert")]
-    found = chosen or asked
-    return found[0] if found else None
+    named = confirmatory_questions(analysis.settings)
+    return next((q for q in asked if q.id in named), next(iter(asked), None))
 
 
 def examples(
@@ -69,12 +69,8 @@ def examples(
     question = shown_question(analysis)
     if question is None or not len(ratings):
         return []
-    gone = [person.participant for person in analysis.exclusions.excluded]
-    own = ratings[
-        (ratings["kind"] == "rating")
-        & (ratings["question"] == question.id)
-        & ~ratings["participant"].isin(gone)
-    ]
+    kept = without(ratings, analysis.exclusions)
+    own = kept[(kept["kind"] == "rating") & (kept["question"] == question.id)]
     means = own.groupby("stimulus")["value"].agg(["mean", "count"]).dropna()
     means = means[[name in stimuli for name in means.index]]
     enough = means[means["count"] >= _FEWEST]
