@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from quantxai.errors import MissingExtra
+from userstudy.analysis.crossed import group_names
 from userstudy.analysis.results import Agreement, IntraRater
 from userstudy.settings import Question, StudySettings
 
@@ -135,8 +136,7 @@ def _agreement(
     kind = questions[0].kind
     level: Level = "ordinal" if kind == "likert" else "nominal"
     units = own["question"] + "/" + own["stimulus"]
-    groups = own["dataset"].astype(str) + "/" + own["group"].astype(str)
-    found = alpha(list(_given(own, kind)), list(units), list(groups), level, resamples)
+    found = alpha(list(_given(own, kind)), list(units), list(group_names(own)), level, resamples)
     notes = []
     if found.value is None:
         few = "Fewer than two stimuli have two answers." if found.units < 2 else "All answers are equal."

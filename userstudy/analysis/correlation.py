@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from quantxai import statistics
-from userstudy.analysis.crossed import Floats
+from userstudy.analysis.crossed import Floats, group_names
 from userstudy.analysis.results import MetricCorrelation
 from userstudy.settings import StudySettings
 
@@ -173,7 +173,7 @@ def _stimulus_means(own: pd.DataFrame, *, centred: bool) -> pd.DataFrame:
     values = own["value"]
     if centred:
         values = values - own.groupby("participant")["value"].transform("mean")
-    own = own.assign(rating=values, cluster=own["dataset"].astype(str) + "/" + own["group"].astype(str))
+    own = own.assign(rating=values, cluster=group_names(own))
     return (
         own.groupby(_STIMULUS, sort=True)
         .agg(rating=("rating", "mean"), cluster=("cluster", "first"))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from quantxai.statistics.crossed import Crossed
 
-__all__ = ["Clusters", "combined", "regress"]
+__all__ = ["Clusters", "combined", "group_names", "regress"]
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -51,12 +51,8 @@ class Clusters:
 
     @classmethod
     def of(cls, ratings: pd.DataFrame) -> Clusters:
-        """Return those of a table of ratings; groups of different data sets are different ones."""
-        columns = (
-            ratings["participant"],
-            ratings["item"],
-            ratings["dataset"].astype(str) + "/" + ratings["group"].astype(str),
-        )
+        """Return those of a table of ratings."""
+        columns = (ratings["participant"], ratings["item"], group_names(ratings))
         return cls(*(pd.factorize(column)[0] for column in columns))
 
     def of_rows(self, rows: NDArray[np.bool_]) -> Clusters:
@@ -75,6 +71,11 @@ class Clusters:
             self.participants * (self.groups.max() + 1) + self.groups, return_inverse=True
         )[1]
         return found
+
+
+def group_names(ratings: pd.DataFrame) -> pd.Series[str]:
+    """Return each answer's group of source items; groups of different data sets are different ones."""
+    return ratings["dataset"].astype(str) + "/" + ratings["group"].astype(str)
 
 
 def regress(
