@@ -200,6 +200,11 @@ def test_minutes_worked_by_hand() -> None:
 
 def test_questions_and_texts_need_no_new_draw(study: Study) -> None:
     _change(study, 'id = "overall"', 'id = "quality"')
+    with pytest.raises(
+        ConfigError, match=r"analysis.confirmatory: no such question that has numbers: overall"
+    ):
+        Study.open(study.path)
+    _change(study, 'confirmatory = ["overall"]', 'confirmatory = ["quality"]')
     _change(study, 'id = "understandability"\nkind = "likert"', 'id = "clarity"\nkind = "likert"\npoints = 5')
     opened = Study.open(study.path)
     assert opened.digest == study.digest
@@ -233,6 +238,7 @@ def test_what_decides_the_texts_asks_for_the_run(
 
 def test_a_draw_can_follow_when_no_question_takes_checks(study: Study) -> None:
     text = (study.path / "study.toml").read_text(encoding="utf-8").replace('kind = "likert"', 'kind = "text"')
+    text = text.replace('confirmatory = ["overall"]', "confirmatory = []")
     (study.path / "study.toml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match="no question is left"):
         Study.open(study.path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantxai.commands.present import columns, presented, print_json, signed, wrapped
+from quantxai.commands.study.opening import Directory
 
 if TYPE_CHECKING:
     from quantxai.progress import PlainProgress, TerminalProgress
@@ -23,7 +24,7 @@ _MOST = 768  # participants: 16 times the 48 of the study this package follows
 
 @presented
 def power(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study directory.")],
+    study: Directory,
     effects: Annotated[
         str | None,
         typer.Option(
@@ -161,6 +162,7 @@ def _suggested(
 
 def _text(study: Study, powers: list[Power], false: list[FalseFindings]) -> str:
     heading = ["participants", "items", "variant", "question", "true change", "aim", "power", "95 % interval"]
+    several = len({found.question for found in powers} - {None}) > 1
     rows = [
         [
             str(found.participants),
@@ -173,6 +175,7 @@ def _text(study: Study, powers: list[Power], false: list[FalseFindings]) -> str:
             f"{found.ci_low:.2f} to {found.ci_high:.2f}",
         ]
         for found in powers
+        if found.question or several
     ]
     alpha = study.settings.analysis.alpha
     lines = [columns([heading, *rows], right=(0, 1, 4, 6)), ""]
@@ -215,8 +218,9 @@ def _inside(powers: list[Power]) -> list[str]:
 def _advice(suggested: list[Power] | None, target: float, items: int) -> str:
     if not suggested:
         return wrapped(
-            f"Even {_MOST} participants with {items} items do not reach a power of {target:g}. More items may: try "
-            "--items.",
+            f"Even {_MOST} participants with {items} items do not reach a power of {target:g}. Participants do not "
+            "make up for few items. What else helps: more items (from a larger run; try --items), fewer variants "
+            "(quantxai study new --variants), fewer confirmatory questions (analysis.confirmatory in study.toml).",
             0,
         )
     least = min(suggested, key=lambda found: found.power)
