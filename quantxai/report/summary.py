@@ -11,11 +11,21 @@ from quantxai.report.anchors import result_anchor
 from quantxai.report.phrases import Place, changed, ends, more_items, phrase, place_of, size
 from quantxai.report.text import count, listing, metric_label
 
-__all__ = ["Clause", "Line", "VariantSummary", "answer", "descriptive_name", "places", "variant_summary"]
+__all__ = [
+    "JUDGED",
+    "Clause",
+    "Line",
+    "VariantSummary",
+    "answer",
+    "descriptive_name",
+    "places",
+    "variant_summary",
+]
 
 _MOST_HINTS = 2
 """Exploratory changes that are named; the results have all."""
-_JUDGED: tuple[Verdict, ...] = ("degraded", "improved", "equivalent", "unresolved")
+JUDGED: tuple[Verdict, ...] = ("degraded", "improved", "equivalent", "unresolved")
+"""All verdicts, in the order in which they are told."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ def variant_summary(
     asked, others = [f for f in own if f.confirmatory], [f for f in own if not f.confirmatory]
     level = 100 * (1 - alpha)
     lines = []
-    for verdict in _JUDGED:
+    for verdict in JUDGED:
         chosen = _largest_first([f for f in asked if f.verdict == verdict])
         told = [Clause(_clause(f, place_of(f, at[f.outcome]), level), result_anchor(f)) for f in chosen]
         if told:
@@ -111,7 +121,7 @@ def _clause(finding: Finding, where: str, level: float) -> str:
 def _tally_sentence(findings: Sequence[Finding]) -> str:
     """Say how exploratory findings went: `Of 30 exploratory comparisons 4 degraded and 26 unresolved`."""
     tally = Counter(finding.verdict for finding in findings)
-    parts = [f"{tally[verdict]} {verdict}" for verdict in _JUDGED if tally[verdict]]
+    parts = [f"{tally[verdict]} {verdict}" for verdict in JUDGED if tally[verdict]]
     return f"{listing(parts)} of {count(len(findings), 'exploratory comparison')}" if parts else ""
 
 
@@ -157,7 +167,7 @@ def _basis(asked: Sequence[Finding], others: Sequence[Finding]) -> str:
     sentences = []
     if asked:
         tally = Counter(finding.verdict for finding in asked)
-        parts = [f"{tally[verdict]} {verdict}" for verdict in _JUDGED if tally[verdict]]
+        parts = [f"{tally[verdict]} {verdict}" for verdict in JUDGED if tally[verdict]]
         outcomes = len({finding.outcome for finding in asked})
         sentences.append(
             f"Of {count(len(asked), 'comparison')} in {count(outcomes, 'confirmatory outcome')}, {listing(parts)}."

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from quantxai.records import Finding, Verdict
 from quantxai.report.phrases import ends, size
+from quantxai.report.summary import JUDGED, Clause, Line
 from quantxai.report.text import change, count, listing, metric_label, width_places
 from userstudy.analysis.results import RatingFinding, StudyAnalysis
 
-__all__ = ["Clause", "Line", "VariantSummary", "anchor", "answer", "as_finding", "summaries", "unit"]
+__all__ = ["VariantSummary", "anchor", "answer", "as_finding", "summaries", "unit"]
 
-_JUDGED: tuple[Verdict, ...] = ("degraded", "improved", "equivalent", "unresolved")
 _SAID = {
     "likert": ("{noun} is {{}} higher", "{noun} is {{}} lower"),
     "label": (
@@ -26,22 +26,6 @@ _SAID = {
     ),
 }
 """By scale: what is said of a rise and of a fall, with a place for how large."""
-
-
-@dataclass(frozen=True)
-class Clause:
-    """What is said of one finding, and where its numbers are."""
-
-    text: str
-    anchor: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """What a variant's findings of one verdict say."""
-
-    verdict: Verdict
-    clauses: list[Clause]
 
 
 @dataclass(frozen=True)
@@ -91,8 +75,8 @@ def summaries(analysis: StudyAnalysis) -> list[VariantSummary]:
     for name in analysis.variants:
         own = [f for f in analysis.findings if f.variant == name and f.estimate is not None]
         asked, others = [f for f in own if f.confirmatory], [f for f in own if not f.confirmatory]
-        lines = [Line(verdict, _clauses(asked, verdict, analysis)) for verdict in _JUDGED]
-        moved = [clause for verdict in _JUDGED[:2] for clause in _clauses(others, verdict, analysis)]
+        lines = [Line(verdict, _clauses(asked, verdict, analysis)) for verdict in JUDGED]
+        moved = [clause for verdict in JUDGED[:2] for clause in _clauses(others, verdict, analysis)]
         told.append(VariantSummary(name, [line for line in lines if line.clauses], moved))
     return told
 
@@ -175,12 +159,12 @@ def _basis(asked: Sequence[RatingFinding], others: Sequence[RatingFinding], anal
     ]
     if asked:
         tally = Counter(f.verdict for f in asked)
-        parts = [f"{tally[verdict]} {verdict}" for verdict in _JUDGED if tally[verdict]]
+        parts = [f"{tally[verdict]} {verdict}" for verdict in JUDGED if tally[verdict]]
         questions = count(len({f.question for f in asked}), "confirmatory question")
         sentences.append(f"Of {count(len(asked), 'comparison')} in {questions}, {listing(parts)}.")
     if others:
         found = Counter(f.verdict for f in others)
-        told = listing([f"{found[v]} {v}" for v in _JUDGED[:2] if found[v]]) or "none degraded or improved"
+        told = listing([f"{found[v]} {v}" for v in JUDGED[:2] if found[v]]) or "none degraded or improved"
         sentences.append(f"{count(len(others), 'exploratory comparison')} beside them: {told}.")
     if any(f.verdict == "unresolved" for f in asked):
         sentences.append(

@@ -19,7 +19,10 @@ __all__ = ["Database", "Directory", "opened"]
 Directory = Annotated[Path, typer.Argument(metavar="STUDY", help="The study directory.")]
 Database = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="Where the answers are; the study's SQLite file if left out."),
+    typer.Option(
+        metavar="URL",
+        help="Where the answers are, postgresql://... or sqlite:///...; the study's SQLite file if left out.",
+    ),
 ]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from quantxai.commands.present import presented
+from quantxai.commands.study.opening import Directory
 from quantxai.errors import InputError, MissingExtra
 
 __all__ = ["password"]
@@ -16,7 +16,7 @@ __all__ = ["password"]
 
 @presented
 def password(
-    study: Annotated[Path, typer.Argument(help="Study directory.")],
+    study: Directory,
     stdin: Annotated[bool, typer.Option("--stdin", help="Read it from standard input, for scripts.")] = False,
 ) -> None:
     """Set the password of the admin page, at /admin of the served study.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quantxai.commands.present import complain, presented
+from quantxai.commands.study.opening import Database, Directory
 from quantxai.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _PROLIFIC = "PROLIFIC_PID={{%PROLIFIC_PID%}}&STUDY_ID={{%STUDY_ID%}}&SESSION_ID=
 
 @presented
 def serve(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study directory.")],
+    study: Directory,
     port: Annotated[
         int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen at; 0 for any.")
     ] = 7860,
@@ -29,12 +29,7 @@ def serve(
         str,
         typer.Option(metavar="ADDRESS", help="Address to listen at; 0.0.0.0 lets other machines in."),
     ] = "127.0.0.1",
-    database: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="postgresql://... or sqlite:///...; STUDY/study.sqlite if left out."
-        ),
-    ] = None,
+    database: Database = None,
     preview: Annotated[
         bool, typer.Option("--preview", help="Try the pages: a banner says so, and nothing is kept.")
     ] = False,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from quantxai.commands.present import columns, complain, presented, print_json, wrapped
+from quantxai.commands.study.opening import Directory
 from quantxai.errors import MissingExtra
 
 __all__ = ["simulate"]
@@ -16,7 +17,7 @@ __all__ = ["simulate"]
 
 @presented
 def simulate(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study directory that is served.")],
+    study: Directory,
     url: Annotated[str, typer.Option(metavar="URL", help="Where it is served.")],
     participants: Annotated[
         int | None,
