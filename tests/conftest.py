@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -32,6 +35,30 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def pytest_sessionfinish() -> None:
     """Let libraries take down at exit what they set up; some complain otherwise."""
     gc.unfreeze()
+
+
+def chromium() -> str:
+    """Return the path of a browser; where there is none, skip, but fail in continuous integration."""
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        assert not os.environ.get("CI"), "continuous integration must install chromium"
+        pytest.skip("chromium is not installed")
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser, driven by Playwright."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        assert not os.environ.get("CI"), "continuous integration must install playwright"
+        pytest.skip("playwright is not installed")
+    path = chromium()
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="module", autouse=True)

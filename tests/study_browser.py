@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,34 +11,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
-
-__all__ = ["Server", "Visitor", "chromium"]
+__all__ = ["Server", "Visitor"]
 
 ALLOWED = re.compile(r"/|/(assets|static)/.*|/theme\.css|/favicon\.ico|/gradio_api/run/predict")
 """Paths the page may ask for."""
 SAVED = "document.querySelector('.saved').dataset.state === 'saved'"
 
 
-def chromium() -> str:
-    """Return the browser's path; where there is none, skip, but fail in continuous integration."""
-    try:
-        import playwright  # noqa: F401
-    except ImportError:
-        assert not os.environ.get("CI"), "continuous integration must install playwright"
-        pytest.skip("playwright is not installed")
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        assert not os.environ.get("CI"), "continuous integration must install chromium"
-        pytest.skip("chromium is not installed")
-    return found
-
-
 class Server:
-    """`quantxai study serve` as a process of its own."""
+    """`quantxai study serve` as a process of its own, all that it says to stderr kept in `log`."""
 
     def __init__(self, study: Path, *options: str) -> None:
         self.study = study
+        self.log = study.parent / "server.log"
         self.options = options
         self.port = 0
         self.url = ""
@@ -49,9 +32,11 @@ class Server:
     def start(self) -> None:
         """Start, at the same port as before."""
         command = [sys.executable, "-m", "quantxai", "study", "serve", str(self.study)]
-        self.process = subprocess.Popen(
-            [*command, "--port", str(self.port), *self.options], stdout=subprocess.PIPE, text=True
-        )
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [*command, "--port", str(self.port), *self.options],
+                stdout=subprocess.PIPE, stderr=log, text=True,
+            )  # fmt: skip
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith("participants"):
@@ -59,7 +44,7 @@ class Server:
                 self.port = urlsplit(self.url).port or 0
             if line.startswith("admin"):
                 return
-        raise AssertionError("the server did not start")
+        raise AssertionError(f"the server did not start: {self.log.read_text()}")
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Stop, and wait until it has."""

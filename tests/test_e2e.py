@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REAL_ENVIRONMENT
+from conftest import REAL_ENVIRONMENT, chromium
 
 from quantxai.query import query, render
 
@@ -164,15 +163,11 @@ def test_killed_anywhere_it_ends_with_the_same_results(folder: Path, undisturbed
 
 
 def test_the_report_opens_offline_in_a_browser(folder: Path, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        assert not os.environ.get("CI"), "continuous integration must install chromium"
-        pytest.skip("chromium is not installed")
     report = folder / "runs/default/report.html"
     assert report.stat().st_size < 5_000_000
     done = subprocess.run(
         [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+            chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
             "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={tmp_path}",
             "--dump-dom", report.as_uri(),
         ],

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_browser import Server, Visitor, chromium
+from study_browser import Server, Visitor
 from study_support import make_study
 
 from userstudy.records import Part
@@ -24,17 +24,6 @@ HOSTILE = (
     "[a](javascript:alert(4)) </textarea></p> &amp; \u202egnp.exe"
 )
 Visit = Callable[..., Visitor]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

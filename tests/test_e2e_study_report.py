@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,23 +21,6 @@ pytestmark = pytest.mark.e2e
 
 BLOCKING = ("serious", "critical")
 AT = datetime(2026, 3, 1, 12)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        assert not os.environ.get("CI"), "continuous integration must install playwright"
-        pytest.skip("playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        assert not os.environ.get("CI"), "continuous integration must install chromium"
-        pytest.skip("chromium is not installed")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 def take_part(study: Study, participants: int) -> None:

@@ -6,14 +6,12 @@ import http.client
 import itertools
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from study_browser import Server, Visitor, chromium
+from study_browser import Server, Visitor
 from study_support import make_study
 
 pytest.importorskip("gradio")
@@ -137,40 +135,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study.open(made.path)
 
 
-class Logged(Server):
-    """A server whose every output is kept."""
-
-    def start(self) -> None:
-        self.log = self.study.parent / "server.log"
-        command = [sys.executable, "-m", "quantxai", "study", "serve", str(self.study), "--port", "0"]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("participants"):
-                self.url = line.split()[1]
-                self.port = int(self.url.rstrip("/").rpartition(":")[2])
-            if line.startswith("admin"):
-                return
-        raise AssertionError(self.log.read_text())
-
-
 @pytest.fixture(scope="module")
-def server(study: Study) -> Iterator[Logged]:
-    started = Logged(study.path)
+def server(study: Study) -> Iterator[Server]:
+    started = Server(study.path)
     yield started
     started.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 def harmless(page: Any) -> None:
@@ -184,7 +153,7 @@ def harmless(page: Any) -> None:
     assert "<script>document.title" in page.inner_text("body")
 
 
-def test_hostile_texts_are_words_from_consent_to_debrief_and_in_admin(browser: Any, server: Logged) -> None:
+def test_hostile_texts_are_words_from_consent_to_debrief_and_in_admin(browser: Any, server: Server) -> None:
     visitor = Visitor(browser, server)
     page = visitor.open()
     harmless(page)
@@ -234,7 +203,7 @@ def test_hostile_texts_are_words_from_consent_to_debrief_and_in_admin(browser: A
 
 
 def test_the_admin_page_works_by_keyboard_on_a_phone_and_axe_finds_nothing(
-    browser: Any, server: Logged
+    browser: Any, server: Server
 ) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
@@ -274,7 +243,7 @@ def test_the_admin_page_works_by_keyboard_on_a_phone_and_axe_finds_nothing(
 
 
 def test_no_page_of_another_site_frames_or_drives_this_one(
-    browser: Any, server: Logged, tmp_path: Path
+    browser: Any, server: Server, tmp_path: Path
 ) -> None:
     call = json.dumps({"fn_index": HANDLERS.index("enrol"), "data": ["", {"language": "en"}]})
     evil = f"""<title>evil</title><iframe id=f src="{server.url}"></iframe>
@@ -322,7 +291,7 @@ RAW = (
 
 
 @pytest.mark.parametrize("number", range(len(RAW)))
-def test_requests_no_browser_sends(server: Logged, number: int) -> None:
+def test_requests_no_browser_sends(server: Server, number: int) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         connection.sendall(RAW[number].format(host=f"127.0.0.1:{server.port}").encode("latin-1"))
         answer = connection.recv(65536)
@@ -332,7 +301,7 @@ def test_requests_no_browser_sends(server: Logged, number: int) -> None:
     assert b"evil" not in answer
 
 
-def test_a_body_is_not_awaited_for_ever(server: Logged) -> None:
+def test_a_body_is_not_awaited_for_ever(server: Server) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     connection.putrequest("POST", CALL)
     connection.putheader("Transfer-Encoding", "chunked")

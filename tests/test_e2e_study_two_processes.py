@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from study_browser import Server, Visitor, chromium
+from study_browser import Server, Visitor
 from study_support import make_study
 
 pytest.importorskip("gradio")
@@ -70,17 +70,6 @@ class Proxy:
     def stop(self) -> None:
         self._listening.shutdown()
         self._listening.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
