@@ -67,20 +67,7 @@ def alpha(
         MissingExtra: the package krippendorff is not installed.
     """
     counts, owner = _value_counts(answers, units, groups)
-    value = _alpha(counts, level)
-    low, high = None, None
-    number = len(np.unique(owner))
-    if value is not None and number > 1:
-        members = [np.flatnonzero(owner == group) for group in np.unique(owner)]
-        rng = np.random.default_rng(0)
-        drawn = []
-        for _ in range(resamples):
-            found = _alpha(
-                counts[np.concatenate([members[g] for g in rng.integers(number, size=number)])], level
-            )
-            # Equal answers throughout a resample: nobody can be told from chance.
-            drawn.append(np.nan if found is None else found)
-        low, high = _percentiles(np.array(drawn))
+    value, low, high = _with_interval(lambda rows: _alpha(counts[rows], level), owner, resamples)
     return Alpha(value, low, high, len(counts), int(counts.sum()))
 
 
@@ -181,13 +168,14 @@ def _value_counts(
     return counts[several], owner[several]
 
 
-def _alpha(counts: Counts, level: Level) -> float | None:
+def _alpha(counts: Counts, level: Level) -> float:
+    """Return alpha; nan where it is not defined: answers that are all equal cannot be told from chance."""
     try:
         import krippendorff
     except ImportError:
         raise MissingExtra("krippendorff", "study", "Krippendorff's alpha") from None
     if len(counts) < 2 or (counts.sum(0) > 0).sum() < 2:
-        return None
+        return np.nan
     return float(krippendorff.alpha(value_counts=counts, level_of_measurement=level))
 
 
@@ -223,13 +211,13 @@ def _intra_rater(pairs: pd.DataFrame, question: Question, resamples: int) -> Int
         counts = np.zeros((len(rows), size), dtype=np.int64)
         np.add.at(counts, (np.arange(len(rows)), first[rows]), 1)
         np.add.at(counts, (np.arange(len(rows)), second[rows]), 1)
-        found = _alpha(counts, level)
-        return np.nan if found is None else found
+        return _alpha(counts, level)
 
     statistics = {"exact": exact, "kappa": kappa, "alpha": own_alpha}
     values: dict[str, float | None] = {}
     for name, statistic in statistics.items():
-        values |= _with_interval(name, statistic, pairs["participant"].to_numpy(), resamples)
+        ends = _with_interval(statistic, pairs["participant"].to_numpy(), resamples)
+        values |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
     note = "All answers are equal: chance-corrected agreement is not defined."
     return IntraRater(
         question=question.id,
@@ -253,21 +241,28 @@ def _kappa(table: NDArray[np.float64], *, weighted: bool) -> float:
 
 
 def _with_interval(
-    name: str, statistic: Callable[[Counts], float], participants: NDArray[np.int64], resamples: int
-) -> dict[str, float | None]:
-    """Return a statistic of pairs with its bootstrap interval over participants, as fields of `IntraRater`."""
-    value = statistic(np.arange(len(participants)))
-    members = [np.flatnonzero(participants == one) for one in np.unique(participants)]
-    low, high = None, None
-    if np.isfinite(value) and len(members) > 1:
-        rng = np.random.default_rng(0)
-        number = len(members)
-        drawn = [
-            statistic(np.concatenate([members[m] for m in rng.integers(number, size=number)]))
-            for _ in range(resamples)
-        ]
-        low, high = _percentiles(np.array(drawn))
-    return {name: float(value) if np.isfinite(value) else None, f"{name}_low": low, f"{name}_high": high}
+    statistic: Callable[[Counts], float], clusters: Counts, resamples: int
+) -> tuple[float | None, float | None, float | None]:
+    """Return a statistic of rows with its percentile bootstrap interval over whole clusters; None for nan.
+
+    Args:
+        statistic: of the rows with these indices; nan where it is not defined.
+        clusters: the cluster of each row.
+        resamples: of the bootstrap.
+    """
+    value = statistic(np.arange(len(clusters)))
+    if not np.isfinite(value):
+        return None, None, None
+    members = [np.flatnonzero(clusters == one) for one in np.unique(clusters)]
+    number = len(members)
+    if number < 2:
+        return value, None, None
+    rng = np.random.default_rng(0)
+    drawn = [
+        statistic(np.concatenate([members[m] for m in rng.integers(number, size=number)]))
+        for _ in range(resamples)
+    ]
+    return value, *_percentiles(np.array(drawn))
 
 
 def _percentiles(drawn: NDArray[np.float64]) -> tuple[float | None, float | None]:
