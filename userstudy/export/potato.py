@@ -11,13 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from userstudy.export.cells import to_csv
 from userstudy.order import order
-from userstudy.records import Attention, Planned, Stimulus
+from userstudy.pages import Pages
+from userstudy.records import Part, Planned
 from userstudy.settings import Question, in_language
 from userstudy.study import Study
 from userstudy.wording import Wording, wordings
@@ -39,7 +41,7 @@ _README = """# {title}: a Potato project
 Made for Potato 2 (https://github.com/davidjurgens/potato). To serve it:
 
     pip install potato-annotation
-    potato start {folder}/config.yaml -p 8000
+    potato start potato/config.yaml -p 8000
 
 - `config.yaml`: the questions, and who sees which pages. It is written as JSON, which is YAML, too.
 - `data/items.jsonl`: the pages, as plain text.
@@ -56,11 +58,12 @@ language ({language}).{labels}
 _LABELS = " The choices of a label question are those of all data sets together."
 
 
-class _Pages:
+class _Items:
     """Pages by id, with their lines in the data file and in the key."""
 
     def __init__(self, study: Study, words: Wording) -> None:
         self.study, self.words = study, words
+        self.pages = Pages(study)
         self.attention = {check.id: check for check in study.design.attention}
         self.items: dict[str, dict[str, str]] = {}
         self.key: list[dict[str, str]] = []
@@ -72,39 +75,25 @@ class _Pages:
         """
         told = ":".join([str(form), trial.kind, *trial.stimuli])
         name = hashlib.sha256(told.encode()).hexdigest()[:12]
-        self.items[name] = {"id": name, **self._shown(name, trial)}
+        self.key += [{"id": name, "kind": trial.kind, **about} for about in self._about(trial)]
+        texts = map(self._text, self.pages.page(trial.stimuli, {}, self.words.code).parts)
+        shown = dict(zip(("left", "right"), texts, strict=False))
+        self.items[name] = {"id": name, "text": shown["left"], **(shown if len(shown) > 1 else {})}
         return name
 
-    def _shown(self, name: str, trial: Planned) -> dict[str, str]:
+    def _about(self, trial: Planned) -> list[dict[str, str]]:
         if trial.kind == "attention":
-            return self._checked(name, self.attention[trial.stimuli[0]])
+            check = self.attention[trial.stimuli[0]]
+            return [{"question": check.question, "answer": check.answer}]
         found = [self.study.stimuli[stimulus] for stimulus in trial.stimuli]
-        if len(found) == 1:
-            self._note(name, trial.kind, "", found[0])
-            return {"text": self._text(found[0])}
-        for side, stimulus in zip(("left", "right"), found, strict=True):
-            self._note(name, trial.kind, side, stimulus)
-        left, right = map(self._text, found)
-        return {"text": left, "left": left, "right": right}
+        sides = ("left", "right") if len(found) > 1 else ("",)
+        return [
+            {"shown": side, "stimulus": stimulus.id, "item": stimulus.item, "variant": stimulus.variant}
+            for side, stimulus in zip(sides, found, strict=True)
+        ]
 
-    def _checked(self, name: str, check: Attention) -> dict[str, str]:
-        stimulus, question = self.study.stimuli[check.stimulus], self.study.settings.question(check.question)
-        asked = in_language(question.text, self.words.code)
-        answer = self.words(f"rating.{check.answer}") if question.kind == "pairwise" else check.answer
-        told = self.words(f"attention.{question.kind}", answer=answer, question=asked)
-        self.key.append({"id": name, "kind": "attention", "question": check.question, "answer": check.answer})
-        text = self._text(stimulus, {check.part: told})
-        return {"text": text, "left": text, "right": text}
-
-    def _note(self, name: str, kind: str, side: str, stimulus: Stimulus) -> None:
-        about = {"stimulus": stimulus.id, "item": stimulus.item, "variant": stimulus.variant}
-        self.key.append({"id": name, "kind": kind, "shown": side, **about})
-
-    def _text(self, stimulus: Stimulus, instead: dict[str, str] | None = None) -> str:
-        replaced, hidden = instead or {}, self.study.settings.hidden
-        shown = [part for part in stimulus.parts if part.name not in hidden]
-        parts = [(part.name, replaced.get(part.name, part.text)) for part in shown]
-        return "\n\n".join(f"{self.words.part(name)}:\n{text}" for name, text in parts)
+    def _text(self, parts: Sequence[Part]) -> str:
+        return "\n\n".join(f"{self.words.part(part.name)}:\n{part.text}" for part in parts)
 
 
 def potato_project(study: Study, language: str | None = None) -> dict[str, bytes]:
@@ -116,7 +105,7 @@ def potato_project(study: Study, language: str | None = None) -> dict[str, bytes
     """
     code = language or study.settings.languages[0]
     words = wordings(study)[code]
-    pages = _Pages(study, words)
+    pages = _Items(study, words)
     groups = {
         f"form-{form.id}": [pages.add(form.id, trial) for trial in order(form, seed=study.design.seed)]
         for form in study.design.forms
@@ -126,7 +115,6 @@ def potato_project(study: Study, language: str | None = None) -> dict[str, bytes
     labelled = any(question.kind == "label" for question in study.settings.questions)
     readme = _README.format(
         title=in_language(study.settings.texts.title, code),
-        folder="potato",
         language=code,
         labels=_LABELS if labelled else "",
     )
