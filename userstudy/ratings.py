@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from userstudy.records import Attention, Stimulus
+from userstudy.records import Attention, Stimulus, rated_stimulus
 from userstudy.settings import Question
 from userstudy.study import Study
 
@@ -114,10 +114,11 @@ class _Reader:
         }
 
     def _about(self, shown: list[str]) -> Stimulus | None:
-        """The stimulus an answer is about: of a pair, the one that is not the reference's."""
-        found = [self._study.stimuli.get(stimulus) for stimulus in shown]
-        others = [s for s in found if s is None or s.variant != self._study.design.reference]
-        return (others or found)[0] if None not in found else None
+        """The stimulus an answer is about, None where the material lacks one of those shown."""
+        known = self._study.stimuli
+        if not all(stimulus in known for stimulus in shown):
+            return None
+        return rated_stimulus([known[stimulus] for stimulus in shown], self._study.design.reference)
 
     def _value(self, question: Question, text: str, shown: list[str], about: Stimulus) -> float | None:
         if question.kind == "likert":

@@ -7,6 +7,7 @@ one page of ratings.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -14,7 +15,17 @@ from pydantic import Field
 from quantxai.records import Record
 from userstudy.settings import DesignSettings
 
-__all__ = ["Attention", "Design", "Form", "Origin", "Part", "Planned", "Stimulus", "TrialKind"]
+__all__ = [
+    "Attention",
+    "Design",
+    "Form",
+    "Origin",
+    "Part",
+    "Planned",
+    "Stimulus",
+    "TrialKind",
+    "rated_stimulus",
+]
 
 TrialKind = Literal["rating", "repeat", "attention"]
 
@@ -46,6 +57,11 @@ class Stimulus(Record):
         None, description="What the variant itself says, the right answer to a `label` question."
     )
     removed: tuple[str, ...] = Field((), description="What was taken out of the texts, for the record.")
+
+
+def rated_stimulus(shown: Sequence[Stimulus], reference: str) -> Stimulus:
+    """Return which of a page's stimuli its answers are about: of a pair, the one that is not the reference's."""
+    return next((stimulus for stimulus in shown if stimulus.variant != reference), shown[0])
 
 
 class Attention(Record):

@@ -21,7 +21,7 @@ from quantxai.errors import InputError
 from userstudy.client import Acknowledged, Client, Refused, texts
 from userstudy.pages import Pages
 from userstudy.raters import Population, Shown, Truth
-from userstudy.records import Stimulus
+from userstudy.records import Stimulus, rated_stimulus
 from userstudy.settings import Question
 from userstudy.study import Study
 
@@ -127,7 +127,7 @@ class Crowd:
         ids = self.reader.stimuli(page["html"], rater.rng)
         check = self._checks.get(ids[0])
         shown = [self.study.stimuli[check.stimulus if check else one] for one in ids]
-        about = next((s for s in shown if s.variant != self.study.design.reference), shown[0])
+        about = rated_stimulus(shown, self.study.design.reference)
         found = rater.answers(
             Shown(
                 participant=np.array([number]),

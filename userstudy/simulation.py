@@ -11,7 +11,7 @@ import pandas as pd
 from userstudy.order import order
 from userstudy.raters import Population, Shown, Truth
 from userstudy.ratings import COLUMNS, DESCRIBED
-from userstudy.records import Design, Planned, Stimulus
+from userstudy.records import Design, Planned, Stimulus, rated_stimulus
 from userstudy.settings import StudySettings
 
 __all__ = ["Simulator"]
@@ -101,9 +101,8 @@ class Simulator:
             trials = order(forms[participant % len(forms)], seed=participant)
             for position, planned in enumerate(trials):
                 shown = [self._stimuli[s] for s in planned.stimuli if s in self._stimuli]
-                other = [s for s in shown if s.variant != self._design.reference]
                 progress, after = position / len(trials), (position + 1) / len(trials)
-                rated = None if planned.kind == "attention" else (other or shown)[0]
+                rated = None if planned.kind == "attention" else rated_stimulus(shown, self._design.reference)
                 yield _Page(participant, position, progress, after, planned, rated)
 
     def _rows(self, page: _Page) -> Iterator[tuple[int, dict[str, Any]]]:
