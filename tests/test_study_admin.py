@@ -36,9 +36,10 @@ from userstudy.clock import now
 from userstudy.database.engine import open_database, transaction
 from userstudy.database.models import Attempt
 from userstudy.errors import StudyError
-from userstudy.operation import admission_status, status
+from userstudy.operation import admission_status
 from userstudy.password import matches, set_password, version
 from userstudy.sessions import Sessions
+from userstudy.status import status
 from userstudy.tokens import sign
 
 PASSWORD = "a horse and a staple"

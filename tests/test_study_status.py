@@ -15,8 +15,9 @@ from study_contract import World, answer_page, open_quickly  # noqa: E402
 from study_support import make_study  # noqa: E402
 
 from quantxai.errors import InputError, UnknownName  # noqa: E402
-from userstudy.operation import admission_status, exclude, include, set_admission, status  # noqa: E402
+from userstudy.operation import admission_status, exclude, include, set_admission  # noqa: E402
 from userstudy.sessions import Prolific  # noqa: E402
+from userstudy.status import status  # noqa: E402
 
 
 @pytest.fixture

@@ -15,18 +15,15 @@ from userstudy.database.engine import forget, lock_enrolment, transaction
 from userstudy.database.models import Admission, Exclusion, Participant
 from userstudy.enrolment import admission
 from userstudy.leaving import erase
-from userstudy.status import Status, status
 from userstudy.study import Study
 
 __all__ = [
     "ADMISSIONS",
     "AdmissionStatus",
-    "Status",
     "admission_status",
     "exclude",
     "include",
     "set_admission",
-    "status",
     "withdraw",
 ]
 

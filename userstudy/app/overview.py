@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 
 from userstudy.analysis.results import Agreement
 from userstudy.clock import now
-from userstudy.operation import Status, status
 from userstudy.settings import in_language
+from userstudy.status import Status, status
 from userstudy.study import Study
 
 __all__ = ["overview"]

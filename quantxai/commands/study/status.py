@@ -31,9 +31,9 @@ def status(
     Example: quantxai study status study
     """
     with opened(study, database) as (found, engine):
-        from userstudy import operation
+        from userstudy.status import status as status_of
 
-        stands = operation.status(found, engine)
+        stands = status_of(found, engine)
     if as_json:
         print_json({"study": str(study), **stands.model_dump()})
     else:
