@@ -191,9 +191,7 @@ def test_fatigue_is_found_for_the_variant_that_has_it(settings: StudySettings) -
         4 + rng.normal(size=24)[person] + rng.normal(size=12)[item] + tired + 0.1 * rng.normal(size=288)
     )
     table["seconds"] = np.exp(3 - 0.05 * table["position"] + 0.1 * rng.normal(size=288))
-    found = {
-        (one.outcome, one.variant): one for one in order_effects(table, settings, "full", ("gptq-3", "nf4"))
-    }
+    found = {(one.outcome, one.variant): one for one in order_effects(table, settings, ("gptq-3", "nf4"))}
     assert len(found) == 6
     assert found["rating", None].estimate == pytest.approx(-0.2 / 3, abs=0.02)
     assert found["rating", "nf4"].estimate == pytest.approx(-0.2, abs=0.02)

@@ -22,7 +22,7 @@ Head = dict[str, Any]
 
 
 def order_effects(
-    rated: pd.DataFrame, settings: StudySettings, reference: str, variants: Sequence[str]
+    rated: pd.DataFrame, settings: StudySettings, variants: Sequence[str]
 ) -> tuple[OrderEffect, ...]:
     """Return how ratings, and the time taken, change with the page's position.
 
@@ -33,8 +33,7 @@ def order_effects(
     Args:
         rated: first answers with a value, of those who are kept.
         settings: the study's.
-        reference: the variant the others are compared with.
-        variants: the others.
+        variants: those compared with the reference.
     """
     found: list[OrderEffect] = []
     for question in settings.questions:
@@ -67,7 +66,7 @@ def _effects(
     dummies = (
         np.stack([shown == variant for variant in present], axis=1).astype(float)
         if present
-        else (np.zeros((len(own), 0)))
+        else np.zeros((len(own), 0))
     )
     clusters = Clusters.of(own)
     size = {"n": len(own), "participants": own["participant"].nunique()}

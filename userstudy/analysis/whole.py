@@ -59,7 +59,7 @@ def analyze(
         intra_rater=tuple(intra_rater(kept, settings, resamples)),
         findings=findings,
         findings_without_exclusions=everybody,
-        order_effects=order_effects(rated, settings, design.reference, others),
+        order_effects=order_effects(rated, settings, others),
         correlations=()
         if measurements is None
         else metric_correlations(rated, measurements, settings, design.reference, others, resamples),

@@ -87,9 +87,14 @@ def _design(study: Study, flow: Flow, language: str) -> dict[str, Answer]:
     contact = in_language(settings.texts.contact, language)
     found: dict[str, Answer] = {
         "3.3.2": f"A web page served by quantxai's study app ({software()}).",
-        "3.3.3.1": _quality_types(study),
+        "3.3.3.1": Chosen(
+            (
+                (2, "2. Automatic quality checking methods are used during and/or after evaluation"),
+                (4, "4. Evaluators are excluded if they fail quality checks (often or badly enough)"),
+            )
+        ),
         "3.3.3.2": _quality_methods(study),
-        "3.3.4.2": _what_is_shown(study, language),
+        "3.3.4.2": _what_is_shown(study),
         "3.3.5": Chosen(
             ((5, "5. None of the above (please describe)"),),
             f"Whenever they like within {days:g} days, at their own pace, with breaks; answers are kept. Who gives no "
@@ -104,12 +109,6 @@ def _design(study: Study, flow: Flow, language: str) -> dict[str, Answer]:
             ((4, "4. Other (please describe)"),), f"An address for questions is shown on the page: {contact}"
         )
     return found
-
-
-def _quality_types(study: Study) -> Chosen:
-    options = [(2, "2. Automatic quality checking methods are used during and/or after evaluation")]
-    options.append((4, "4. Evaluators are excluded if they fail quality checks (often or badly enough)"))
-    return Chosen(tuple(options))
 
 
 def _quality_methods(study: Study) -> str:
@@ -130,7 +129,7 @@ def _quality_methods(study: Study) -> str:
     return " ".join(found)
 
 
-def _what_is_shown(study: Study, language: str) -> str:
+def _what_is_shown(study: Study) -> str:
     names = {p.name for s in study.stimuli.values() for p in s.parts} - study.settings.hidden
     shown = "Two texts side by side" if study.settings.design.show == "pair" else "One text"
     asked = count(len(study.settings.questions), "question")
