@@ -196,6 +196,24 @@ def test_what_changes_from_page_to_page(study: Study, report: StudyReport) -> No
     assert order_sentence(unsure, 0.05) == "None of 1 change looked at is beyond chance."
 
 
+def test_a_metric_that_is_the_same_for_all_texts_is_not_told(study: Study) -> None:
+    analysis = made_up(study)
+    constant = analysis.correlations[0].model_copy(
+        update={
+            "scorer": "flips",
+            "metric": "failure",
+            "rho": None,
+            "ci_low": None,
+            "ci_high": None,
+            "p": None,
+        }
+    )
+    told = analysis.model_copy(update={"correlations": (*analysis.correlations, constant)})
+    assert "1 automatic metric of the run is held" in " ".join(methods(study, told, flow(people(), told)))
+    nothing_held = analysis.model_copy(update={"correlations": (constant,)})
+    assert "automatic metric" not in " ".join(methods(study, nothing_held, flow(people(), nothing_held)))
+
+
 def test_checks_that_were_not_done_are_not_told(study: Study) -> None:
     bare = rating(
         "overall", "gptq-3", 0.1, "unresolved", p_ordinal=None, p_gee=None, p_mixed=None, cliffs_delta=None

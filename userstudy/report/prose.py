@@ -221,7 +221,7 @@ def _agreement(analysis: StudyAnalysis) -> str:
 
 
 def _metrics(analysis: StudyAnalysis) -> str:
-    pooled = [c for c in analysis.correlations if c.variant is None]
+    pooled = [c for c in analysis.correlations if c.variant is None and c.rho is not None]
     if not pooled:
         return ""
     metrics = len({(c.explainer, c.scorer, c.metric) for c in pooled})
