@@ -12,7 +12,7 @@ from userstudy.analysis.crossed import Clusters, regress
 from userstudy.analysis.results import Descriptive
 from userstudy.settings import Question, StudySettings
 
-__all__ = ["descriptives"]
+__all__ = ["answer_values", "descriptives"]
 
 
 def descriptives(
@@ -64,7 +64,7 @@ def _descriptive(own: pd.DataFrame, question: Question, variant: str, alpha: flo
         ci_high=high,
         sd=float(values.std(ddof=1)) if len(values) > 1 else None,
         median=float(np.median(values)) if len(values) else None,
-        counts={name: int((values == value).sum()) for name, value in _names(question).items()},
+        counts={name: int((values == value).sum()) for name, value in answer_values(question).items()},
         notes=tuple(notes),
     )
 
@@ -73,7 +73,7 @@ def _range(question: Question) -> tuple[float, float]:
     return {"likert": (1.0, float(question.points)), "label": (0.0, 1.0)}.get(question.kind, (-1.0, 1.0))
 
 
-def _names(question: Question) -> dict[str, float]:
+def answer_values(question: Question) -> dict[str, float]:
     """Return the possible answers in their order, with their numbers."""
     if question.kind == "likert":
         return {str(point): float(point) for point in range(1, question.points + 1)}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from userstudy.analysis.describe import answer_values
 from userstudy.analysis.results import Descriptive
 from userstudy.settings import Question
 
@@ -13,16 +14,13 @@ __all__ = ["bars", "steps"]
 
 WIDTH, ROW, LEFT, RIGHT, BAR = 540, 26, 104, 60, 17
 _LONGEST_NAME = 15
-_ORDERS = {"label": ("wrong", "right"), "pairwise": ("reference", "same", "variant")}
 _NARROWEST = 16.0
 """Picture units that a number needs."""
 
 
 def steps(question: Question) -> list[str]:
     """Return the answers in order, the lowest first."""
-    if question.kind == "likert":
-        return [str(point) for point in range(1, question.points + 1)]
-    return list(_ORDERS[question.kind])
+    return list(answer_values(question))
 
 
 def bars(descriptives: Sequence[Descriptive], question: Question) -> Markup:
