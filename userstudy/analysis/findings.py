@@ -87,7 +87,11 @@ def _judged(found: Sequence[Comparison], settings: StudySettings, reference: str
         yield _finding(
             one,
             dict.fromkeys(("p_adjusted", "p_equivalence_adjusted", "p_wilcoxon_adjusted"))
-            | {"family": 0, "correction": analysis.correction if confirmatory else "benjamini-hochberg"}
+            | {
+                "family": 0,
+                "confirmatory": confirmatory,
+                "correction": analysis.correction if confirmatory else "benjamini-hochberg",
+            }
             | test
             | adjusted,
             settings,
@@ -190,7 +194,6 @@ def _finding(
         reference_mean=means[0],
         variant_mean=means[1],
         margin=_margin(one, settings),
-        confirmatory=one.question.id in confirmatory_questions(settings),
         verdict=judged,
         cliffs_delta=None if one.pairwise else statistics.cliffs_delta(other, own),
         d_z=statistics.paired_effect_size(one.by_participant),
