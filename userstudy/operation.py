@@ -14,6 +14,7 @@ from userstudy.clock import now
 from userstudy.database.engine import forget, lock_enrolment, transaction
 from userstudy.database.models import Admission, Exclusion, Participant
 from userstudy.enrolment import admission
+from userstudy.errors import StudyError
 from userstudy.leaving import erase
 from userstudy.study import Study
 
@@ -118,16 +119,29 @@ def withdraw(study: Study, engine: Engine, participant: str) -> int:
         Their number.
 
     Raises:
-        InputError: no such participant, or they have withdrawn.
-        StudyError: link_invalid, or unavailable: the database cannot be used.
+        InputError: no such participant or link, or they have withdrawn.
+        StudyError: unavailable: the database cannot be used.
     """
     token = parse_qs(urlsplit(participant).query).get("t", [participant])[0]
     with transaction(engine) as session:
-        number = int(participant) if participant.isdecimal() else Access(study, now).of_old(session, token).id
+        number = int(participant) if participant.isdecimal() else _of_link(study, session, token)
         _standing(session, number)
         erase(session, session.get_one(Participant, number), now())
     forget(engine)
     return number
+
+
+def _of_link(study: Study, session: Session, token: str) -> int:
+    """The number of whom this link was given to."""
+    try:
+        return Access(study, now).of_old(session, token).id
+    except StudyError as error:
+        if error.kind != "link_invalid":
+            raise
+        raise InputError(
+            "this is neither a participant's number nor a link of this study. Give the whole link, as the "
+            "participant has it, or the number, which is in: quantxai study status"
+        ) from None
 
 
 def _standing(session: Session, participant: int) -> Exclusion | None:
