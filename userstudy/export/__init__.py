@@ -22,7 +22,7 @@ from sqlalchemy import Engine
 
 from quantxai.errors import InputError
 from quantxai.files import write_atomically
-from userstudy.export.cells import guarded, read_csv, to_csv, unguarded
+from userstudy.export.cells import read_csv, to_csv
 from userstudy.export.codebook import (
     HISTORY,
     IDENTITIES,
@@ -41,11 +41,9 @@ from userstudy.study import Study
 __all__ = [
     "ExportOptions",
     "data_package",
-    "guarded",
     "potato_project",
     "read_csv",
     "to_csv",
-    "unguarded",
     "write_export",
 ]
 
