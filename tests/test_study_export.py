@@ -7,7 +7,7 @@ import io
 import json
 import random
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +21,9 @@ from study_support import make_study
 from quantxai.errors import InputError
 from userstudy.database.engine import open_database, transaction
 from userstudy.database.models import Answer, Exclusion, Identity, Participant, Trial
+from userstudy.enrolment import noted_every
 from userstudy.export import ExportOptions, data_package, read_csv, to_csv, write_export
+from userstudy.export.codebook import PARTICIPANTS
 from userstudy.export.package import SMALLEST_GROUP, anonymised, publishable
 from userstudy.export.potato import potato_project
 from userstudy.order import order
@@ -95,6 +97,11 @@ def test_tables_and_their_codebook(study: Study, engine: Engine, tmp_path: Path)
         header = next(csv.reader(io.StringIO((out / f"{name}.csv").read_text())))
         assert list(book["tables"][name]) == header
         assert all(book["tables"][name].values())
+
+
+def test_when_somebody_was_there_last_is_as_exact_as_the_codebook_says(study: Study) -> None:
+    assert noted_every(study) <= timedelta(minutes=1)
+    assert "up to a minute too early" in PARTICIPANTS["seen_at"]
 
 
 def test_formulas_are_texts_in_every_csv(study: Study, engine: Engine, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ PARTICIPANTS: dict[str, str] = {
     "position": "the page shown last, counted from 0",
     "check_failures": "failed tries at the comprehension check",
     "consented_at": "UTC",
-    "seen_at": "UTC, the last sign of life",
+    "seen_at": "UTC, the last sign of life before the end, up to a minute too early: not noted at every answer",
     "ended_at": "UTC, when they finished or left for good",
     "minutes": "from consent to the end, breaks included",
     "seconds": "sum over rating pages of the time a page was visible",
