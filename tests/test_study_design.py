@@ -137,6 +137,14 @@ def test_pairs_of_variants_come_together_equally_often(variants: int, slots: int
     assert found.low == found.high == min(pairs.values())
 
 
+def test_blocks_are_called_balanced_only_where_pairs_are() -> None:
+    # Five variants come together unequally often in eight slots.
+    stimuli, design = _drawn(5, 16, per_participant=8, repeats=0)
+    assert design.kind == "cyclic-incomplete-blocks"
+    found = balance(design, stimuli).pairs
+    assert found.low < found.high
+
+
 def test_a_latin_square_is_one() -> None:
     stimuli, design = _drawn(3, 6)
     assert design.kind == "latin-square"

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from quantxai.errors import ConfigError
 from userstudy.attention import attention_checks
+from userstudy.balance import balance
 from userstudy.blocks import base_sequences, windows
 from userstudy.order import most_repeats
 from userstudy.records import Design, Form, Planned, Stimulus
@@ -55,16 +56,20 @@ def draw_design(stimuli: Iterable[Stimulus], settings: StudySettings) -> Design:
         Form(id=number, trials=(*pages.ratings(cells), *pages.repeats(cells, how.repeats), *checks))
         for number, cells in enumerate(shown)
     )
-    whole = slots == len(items) and slots >= len(rotated)
-    return Design(
+    design = Design(
         seed=how.seed,
-        kind="latin-square" if whole else "balanced-incomplete-blocks",
+        kind="latin-square",
         variants=variants,
         reference=reference,
         forms=tuple(forms),
         attention=attention,
         drawn_with=how,
     )
+    if slots == len(items) and slots >= len(rotated):
+        return design
+    pairs = balance(design, {stimulus.id: stimulus for stimulus in stimuli}).pairs
+    kind = "balanced" if pairs.low == pairs.high else "cyclic"
+    return design.model_copy(update={"kind": f"{kind}-incomplete-blocks"})
 
 
 Cell = tuple[str, str]

@@ -94,7 +94,10 @@ class Design(Record):
     """A balanced set of forms, used equally often."""
 
     seed: int
-    kind: str = Field(description="latin-square or balanced-incomplete-blocks.")
+    kind: str = Field(
+        description="latin-square, balanced-incomplete-blocks, or cyclic-incomplete-blocks, in which pairs of variants "
+        "come together unequally often."
+    )
     variants: tuple[str, ...]
     reference: str = Field(description="The variant the others are compared with.")
     forms: tuple[Form, ...]

@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from quantxai.bibliography import cited
 from quantxai.report.text import count, listing, metric_label
 from userstudy.analysis.results import RatingFinding, StudyAnalysis
-from userstudy.balance import balance
 from userstudy.records import Design, Origin
 from userstudy.report.flow import Flow
 from userstudy.report.tables import ranged
@@ -55,9 +54,7 @@ def _material(study: Study, origin: Origin, design: Design) -> str:
         if settings.design.show == "pair"
         else "one text"
     )
-    pairs = balance(design, study.stimuli).pairs
-    blocks = "balanced incomplete blocks" if pairs.low == pairs.high else "cyclic incomplete blocks"
-    kind = {"latin-square": "a Latin square", "balanced-incomplete-blocks": blocks}
+    kind = {"latin-square": "a Latin square"}.get(design.kind, design.kind.replace("-", " "))
     extra = [
         *([f"{count(again, 'page')} {'was' if again == 1 else 'were'} shown a second time"] if again else []),
         *(
@@ -72,7 +69,7 @@ def _material(study: Study, origin: Origin, design: Design) -> str:
         f"blind to the variant ({listing([metric_label(name) for name in explainers])}). {origin.drawn} source items "
         f"were drawn with a seeded generator, stratified by task, label and how {design.reference} fared, from "
         f"{origin.eligible} for which every variant had written a usable text. Variants rotated over items by "
-        f"{kind.get(design.kind, design.kind)} of {count(len(design.forms), 'form')}: each participant saw "
+        f"{kind} of {count(len(design.forms), 'form')}: each participant saw "
         f"{shown} source items, each once, in an order of their own{also}. A page showed {pages}."
     )
 
