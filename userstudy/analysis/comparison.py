@@ -11,12 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from quantxai.statistics.crossed import Crossed
-from userstudy.analysis.crossed import Clusters, Floats, regress
+from userstudy.analysis.crossed import Clusters, Floats, group_names, regress
 from userstudy.settings import Question
 
 __all__ = ["Comparison", "compared", "interval", "two_sided"]
 
-_PAGE = ["participant", "item", "dataset", "group", "variant"]
+_CLUSTERS = ["participant", "item", "group"]
+_PAGE = [*_CLUSTERS, "variant"]
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Comparison:
     Attributes:
         question: which.
         variant: which.
-        own: answers about the variant.
+        own: answers about the variant: `value`, and participant, item and group as numbers.
         other: answers about the reference; empty for pairs, whose answers are differences already.
         found: estimate and variances.
         values: fields of `RatingFinding` that checks fill in.
@@ -72,9 +73,16 @@ def compared(
         reference: the variant the others are compared with.
         variants: the others.
     """
-    rated = rated[[*_PAGE, "question", "value"]]
+    rated = _coded(rated)
+    parts = dict(tuple(rated.groupby(["question", "variant"], sort=False)))
+    none = rated.iloc[:0]
     found = [
-        Comparison(question, variant, *_answers(rated, question, variant, reference))
+        Comparison(
+            question,
+            variant,
+            own=parts.get((question.id, variant), none),
+            other=none if question.kind == "pairwise" else parts.get((question.id, reference), none),
+        )
         for question in questions
         for variant in variants
     ]
@@ -97,12 +105,11 @@ def interval(found: Crossed, alpha: float, largest: float = np.inf) -> tuple[flo
     return max(found.mean - half, -largest), min(found.mean + half, largest)
 
 
-def _answers(
-    rated: pd.DataFrame, question: Question, variant: str, reference: str
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    asked = rated["question"] == question.id
-    own, other = rated[asked & (rated["variant"] == variant)], rated[asked & (rated["variant"] == reference)]
-    return own, (other.iloc[:0] if question.kind == "pairwise" else other)
+def _coded(rated: pd.DataFrame) -> pd.DataFrame:
+    """Return what is compared, names of items and groups as numbers in their order: text takes most of the time."""
+    names = {"item": rated["item"], "group": group_names(rated)}
+    codes = {name: pd.factorize(column, sort=True)[0] for name, column in names.items()}
+    return rated[["participant", "variant", "question", "value"]].assign(**codes)
 
 
 def _batches(
@@ -117,14 +124,17 @@ def _batches(
     for pairwise in (False, True):
         names = [q.id for q in questions if (q.kind == "pairwise") == pairwise]
         chosen = rated[rated["question"].isin(names)]
-        wide = chosen.pivot_table(
-            index=_PAGE, columns="question", values="value", aggfunc="first"
-        ).reset_index()
+        first = chosen.drop_duplicates([*_PAGE, "question"])
+        wide = first.set_index([*_PAGE, "question"])["value"].unstack("question").reset_index()
         patterns: dict[bytes, list[str]] = {}
         for name in (name for name in names if name in wide):
             patterns.setdefault(wide[name].notna().to_numpy().tobytes(), []).append(name)
         for group in patterns.values():
             yield wide[wide[group[0]].notna()], group, pairwise
+
+
+def _clusters(table: pd.DataFrame) -> Clusters:
+    return Clusters(*(pd.factorize(table[name])[0] for name in _CLUSTERS))
 
 
 def _no_surer(one: Crossed | None, reference: tuple[int, int]) -> Crossed | None:
@@ -146,7 +156,7 @@ def _estimate(
     shown = table["variant"].to_numpy()
     if not pairwise:
         columns = np.stack([shown == variant for variant in variants], axis=1).astype(float)
-        clusters, reference = Clusters.of(table), np.equal(columns.sum(1), 0)
+        clusters, reference = _clusters(table), np.equal(columns.sum(1), 0)
         rows, sizes = regress(outcomes, columns, clusters), clusters.of_rows(reference).sizes
         for name, row in zip(names, rows, strict=True):
             for variant, one in zip(variants, row, strict=True):
@@ -156,6 +166,6 @@ def _estimate(
         own: NDArray[np.bool_] = shown == variant
         if own.any():
             constant = np.ones((int(own.sum()), 1))
-            rows = regress(outcomes[own], constant, Clusters.of(table[own]), fixed=False)
+            rows = regress(outcomes[own], constant, _clusters(table[own]), fixed=False)
             for name, row in zip(names, rows, strict=True):
                 found[name, variant].found = row[0]

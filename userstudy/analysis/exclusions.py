@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -50,12 +51,10 @@ def without(ratings: pd.DataFrame, left_out: Exclusions) -> pd.DataFrame:
 def _rules(ratings: pd.DataFrame, rules: Exclusion) -> Iterator[tuple[str, dict[int, str]]]:
     """Yield each active rule with what was seen of every participant it leaves out."""
     if rules.incomplete:
-        status = (
-            ratings.drop_duplicates("participant", keep="last").set_index("participant")["status"].astype(str)
-        )
+        status = _of_each(ratings, "status", keep="last").astype(str)
         status = status[status != "completed"]
         yield "incomplete", {int(p): f"session {name.replace('_', ' ')}" for p, name in status.items()}
-    checks = ratings[ratings["kind"] == "attention"]
+    checks = ratings.loc[ratings["kind"] == "attention", ["participant", "value"]]
     passed = checks["value"].ne(0).groupby(checks["participant"]).agg(["sum", "size"])
     failed = passed["size"] - passed["sum"]
     failed = failed[failed > rules.max_attention_failures]
@@ -63,22 +62,29 @@ def _rules(ratings: pd.DataFrame, rules: Exclusion) -> Iterator[tuple[str, dict[
         "attention",
         {int(p): f"{n} of {passed['size'][p]} attention checks failed" for p, n in failed.items()},
     )
-    medians = ratings.drop_duplicates(["participant", "position"]).groupby("participant")["seconds"].median()
+    pages = ratings[["participant", "position", "seconds"]].drop_duplicates(["participant", "position"])
+    medians = pages.groupby("participant")["seconds"].median()
     fast = medians[medians < rules.min_seconds_per_page]
     yield "too_fast", {int(p): f"median of {seconds:.1f} s a page" for p, seconds in fast.items()}
     if rules.straight_lining:
         yield "straight_lining", dict.fromkeys(_alike(ratings), "the same answer to everything")
-    by_hand = (
-        ratings.drop_duplicates("participant").set_index("participant")["excluded"].fillna("").astype(str)
-    )
+    by_hand = _of_each(ratings, "excluded", keep="first").fillna("").astype(str)
     yield "manual", {int(p): reason for p, reason in by_hand[by_hand != ""].items()}
+
+
+def _of_each(ratings: pd.DataFrame, column: str, keep: Literal["first", "last"]) -> pd.Series[Any]:
+    """Return a column of each participant's first or last answer, by participant."""
+    return (
+        ratings[["participant", column]]
+        .drop_duplicates("participant", keep=keep)
+        .set_index("participant")[column]
+    )
 
 
 def _alike(ratings: pd.DataFrame) -> list[int]:
     """Return participants whose answers of each scale are all the same as given, sides and labels included."""
-    answers = ratings[
-        (ratings["kind"] != "attention") & (ratings["scale"] != "text") & ratings["value"].notna()
-    ]
+    numbers = (ratings["kind"] != "attention") & (ratings["scale"] != "text") & ratings["value"].notna()
+    answers = ratings.loc[numbers, ["participant", "scale", "text", "value"]]
     # A pair's value depends on which side the variant was, a guess's on what was right: the text does not.
     text, number = answers["text"].fillna("").astype(str), answers["value"].astype(str)
     given = text.where((answers["scale"] != "likert") & (text != ""), number)

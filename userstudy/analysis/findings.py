@@ -12,7 +12,6 @@ from quantxai.compare import verdict
 from quantxai.records import Correction
 from userstudy.analysis.checks import add_checks
 from userstudy.analysis.comparison import Comparison, compared, interval, two_sided
-from userstudy.analysis.crossed import group_names
 from userstudy.analysis.results import RatingFinding
 from userstudy.settings import StudySettings
 
@@ -190,7 +189,7 @@ def _finding(
         n=len(answers),
         participants=answers["participant"].nunique(),
         items=answers["item"].nunique(),
-        groups=group_names(answers).nunique(),
+        groups=answers["group"].nunique(),
         reference_mean=means[0],
         variant_mean=means[1],
         margin=_margin(one, settings),
