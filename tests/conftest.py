@@ -6,6 +6,7 @@ import gc
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,21 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not (directory / "tokenizer.json").is_file():  # written last
             tiny.build(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def default_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the default sweep was run as a newcomer would, with few items, once a session."""
+    folder = _shared(tmp_path_factory) / "default-sweep"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "runs" / "default" / "report.html").is_file():
+            folder.mkdir(exist_ok=True)
+            command = [sys.executable, "-m", "quantxai", "sweep", "--n", "4"]
+            done = subprocess.run(
+                command, cwd=folder, env=REAL_ENVIRONMENT, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return folder
 
 
 def benchmark(name: str) -> ModuleType:

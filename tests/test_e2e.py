@@ -30,11 +30,8 @@ def quantxai(*arguments: str, where: Path, check: bool = True) -> subprocess.Com
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder in which the default sweep was run as a newcomer would, with few items."""
-    folder = tmp_path_factory.mktemp("e2e")
-    quantxai("sweep", "--n", "6", where=folder)
-    return folder
+def folder(default_sweep: Path) -> Path:
+    return default_sweep
 
 
 SMALL = """
@@ -138,7 +135,7 @@ def test_a_second_run_computes_nothing(folder: Path) -> None:
     cells = [c for kind in ("rows", "scores") for c in sorted((run / kind).rglob("*.parquet"))]
     assert cells
     before = [c.stat().st_mtime_ns for c in cells]
-    quantxai("sweep", "--n", "6", where=folder)
+    quantxai("sweep", "--n", "4", where=folder)
     assert [c.stat().st_mtime_ns for c in cells] == before
 
 
