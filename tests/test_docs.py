@@ -1,13 +1,12 @@
 """Every command and code block of the README, of docs and of CONTRIBUTING runs.
 
-Changed for the test alone: the installation is left to tox (whose own file must hold the same command),
-`quantxai sweep` of the default model gets `--n 2` and is computed once, and PATH_OR_ID is the tests' tiny
-trained model.
+Changed for the test alone: the installation is left to tox (whose own file must hold the same command), sweeps
+get `--n 2` and the tests' tiny trained model, which is PATH_OR_ID, too: test_e2e.py runs `quantxai sweep` on the
+default one. Python is in test_docs_python.py.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -18,8 +17,6 @@ from pathlib import Path
 
 import pytest
 from conftest import REAL_ENVIRONMENT, benchmark
-
-from quantxai.datasets import load_dataset
 
 pytestmark = pytest.mark.docs
 
@@ -60,27 +57,14 @@ def test_readme_commands(folder: Path, tiny_path: Path) -> None:
             if "tox" in line:
                 continue
             command = line.removeprefix('pip install -c constraints.txt -e ".[all]" && ')
-            if command in ("quantxai sweep", "quantxai sweep --model PATH_OR_ID --out runs/mine"):
-                command += " --n 2"
+            if command.startswith("quantxai sweep"):
+                command += " --n 2" if "--model" in command else " --n 2 --model PATH_OR_ID"
             run(command.replace("PATH_OR_ID", str(tiny_path)), folder)
     assert (folder / "runs/default/report.html").is_file()
     assert (folder / "runs/mine/report.html").is_file()
 
 
-def test_readme_python(folder: Path) -> None:
-    for number, code in enumerate(blocks(ROOT / "README.md", "python")):
-        script = folder / f"readme_{number}.py"
-        script.write_text(code)
-        assert "rtn-3 recall" in run(f"python {script.name}", folder)
-
-
-def test_examples(folder: Path) -> None:
-    assert "rtn-3" in run(f"python {ROOT / 'examples/quick_sweep.py'}", folder)
-    assert "became" in run(f"python {ROOT / 'examples/query_a_run.py'} runs/quick rtn-3", folder)
-    assert "log p(Paris)" in run(f"python {ROOT / 'examples/ask_a_variant.py'}", folder)
-
-
-def test_gate(folder: Path) -> None:
+def test_gate(folder: Path, tiny_path: Path) -> None:
     yaml = pytest.importorskip("yaml")
     page = ROOT / "docs" / "gate.md"
     (policy,), (workflow,), (command,) = (blocks(page, kind) for kind in ("toml", "yaml", "console"))
@@ -95,7 +79,7 @@ def test_gate(folder: Path) -> None:
     # The sweep of the README, under the name it has here: this one has next to nothing to compute.
     shutil.copytree(folder / "runs/default", folder / "runs/release")
     assert commands[1] == "quantxai sweep --out runs/release"
-    run(f"{commands[1]} --n 2", folder)
+    run(f"{commands[1]} --model {tiny_path} --n 2", folder)
     run(f"{commands[2]} || test $? -ge 10", folder)
 
 
@@ -124,50 +108,6 @@ def test_every_block_is_of_a_kind_that_is_tested(page: Path) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
         assert target.startswith("https://") or (page.parent / target).exists(), target
-
-
-def module_of(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> object:
-    header = re.match(r"# \w+/(\w+)\.py\n", code)
-    assert header
-    file = folder / f"{header[1]}.py"
-    file.write_text(code)
-    spec = importlib.util.spec_from_file_location(header[1], file)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, header[1], module)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_contributing_adds_a_quantizer(
-    tmp_path: Path, tiny_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch
-
-    from quantxai.checkpoints import load_dense
-
-    module = module_of(blocks(ROOT / "CONTRIBUTING.md", "python")[0], tmp_path, monkeypatch)
-    variant = module.Float8().load(tiny_path, "float32", "cpu")  # type: ignore[attr-defined]
-    parent = load_dense(tiny_path, "float32", "cpu")
-    ids = torch.tensor([[5, 6, 7, 8]])
-    with torch.inference_mode():
-        difference = (variant(ids).logits - parent(ids).logits).abs().max().item()
-    assert 0 < difference < 2
-
-
-def test_contributing_adds_an_explainer(
-    tmp_path: Path, tiny_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from quantxai.checkpoints import load_dense, load_tokenizer
-    from quantxai.engine import TransformersModel
-
-    module = module_of(blocks(ROOT / "CONTRIBUTING.md", "python")[1], tmp_path, monkeypatch)
-    lm = TransformersModel(load_dense(tiny_path, "float32", "cpu"), load_tokenizer(tiny_path))
-    news = load_dataset("news")
-    found = list(module.Surprise().rows(lm, news, news.items[:3], 0))  # type: ignore[attr-defined]
-    assert [r.item for r in found] == [i.id for i in news.items[:3]]
-    assert all(r.logprob < 0 for r in found)
 
 
 @pytest.mark.parametrize(("script", "mark"), [("receipts_table", "receipts"), ("footprint", "footprint")])
