@@ -4,8 +4,8 @@ python benchmarks/footprint.py [--model DIR] [--quick] [--json] [--write]
 
 Two random Llamas of 49 and 163 million parameters and, with --model, a checkpoint: bytes of the loaded
 weights, of keys and values, and the peak memory of quantizing, measured in a process of its own; seconds
-of quantizing and of reading 4,096 tokens, on one thread. --quick leaves out GPTQ and AWQ; --write keeps
-the result and rewrites the table in docs/quantizers.md.
+of quantizing and of reading 4,096 tokens, on one thread. --quick leaves out GPTQ and AWQ and reads 512 tokens;
+--write keeps the result and rewrites the table in docs/quantizers.md.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "gptq": {},
 }
 CALIBRATION = Calibration()
-TOKENS = 4096
+TOKENS, FEW_TOKENS = 4096, 512
 BOUND = 0.15
 
 
@@ -87,8 +87,8 @@ def status(key: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def measure(parent: Path, out: Path, method: str, options: dict[str, Any]) -> dict[str, float]:
-    """Measure one method on one model, in this process."""
+def measure(parent: Path, out: Path, method: str, options: dict[str, Any], tokens: int) -> dict[str, float]:
+    """Measure one method on one model, reading so many tokens, in this process."""
     import torch
 
     torch.set_num_threads(1)
@@ -113,7 +113,7 @@ def measure(parent: Path, out: Path, method: str, options: dict[str, Any]) -> di
     found["weights"] = stored_bytes(model)
     if method == "full":
         with torch.inference_mode():
-            ids = torch.randint(1, 49000, (TOKENS // 128, 128), generator=torch.Generator().manual_seed(0))
+            ids = torch.randint(1, 49000, (tokens // 128, 128), generator=torch.Generator().manual_seed(0))
             model(ids, logits_to_keep=1)
             start = time.perf_counter()
             cache = model(ids, logits_to_keep=1, use_cache=True).past_key_values
@@ -140,7 +140,9 @@ def here(function: Any, *arguments: Any) -> Any:
     return function(*arguments)
 
 
-def compare(name: str, parent: Path, methods: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def compare(
+    name: str, parent: Path, methods: dict[str, dict[str, Any]], tokens: int
+) -> Iterator[dict[str, Any]]:
     """Yield prediction and measurement of every quantity."""
     source = described(str(parent))
     shape = shape_of(json.loads((parent / "config.json").read_text()))
@@ -150,10 +152,10 @@ def compare(name: str, parent: Path, methods: dict[str, dict[str, Any]]) -> Iter
         with tempfile.TemporaryDirectory() as scratch:
             # A peak is that of a process which did nothing else; all other bytes are counted.
             writes = registry.method("quantizer", method).writes_checkpoint
-            found = (apart if writes else here)(measure, parent, Path(scratch), method, options)
+            found = (apart if writes else here)(measure, parent, Path(scratch), method, options, tokens)
             if writes:
                 found |= load_made(Path(scratch), method, options)
-        predicted = predictions(source, shape, method, options, device)
+        predicted = predictions(source, shape, method, options, device, tokens)
         for quantity, value in found.items():
             ratio = predicted[quantity] / value
             yield {
@@ -163,7 +165,7 @@ def compare(name: str, parent: Path, methods: dict[str, dict[str, Any]]) -> Iter
 
 
 def predictions(
-    source: Any, shape: Shape, method: str, options: dict[str, Any], device: Device
+    source: Any, shape: Shape, method: str, options: dict[str, Any], device: Device, read: int
 ) -> dict[str, float]:
     """What the footprint says of the same quantities."""
     quantizer = registry.method("quantizer", method).model_validate(options)
@@ -173,10 +175,10 @@ def predictions(
     tokens = CALIBRATION.length * quantizer.calibration_sequences(CALIBRATION.sequences, CALIBRATION.length)
     return {
         "weights": weights_bytes(quantizer, shape, dtype),
-        "keys and values": kv_cache_bytes(shape, "float32", TOKENS),
+        "keys and values": kv_cache_bytes(shape, "float32", read),
         "peak": LIBRARY_BYTES["cpu"] + quantizer.making_bytes(shape, tokens, "cpu"),
         "quantization seconds": quantization_seconds(variant, shape, device),
-        "reading seconds": reading_seconds(TOKENS, shape, device),
+        "reading seconds": reading_seconds(read, shape, device),
     }
 
 
@@ -213,7 +215,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, help="a checkpoint to measure as well")
-    parser.add_argument("--quick", action="store_true", help="without GPTQ and AWQ")
+    parser.add_argument("--quick", action="store_true", help="without GPTQ and AWQ, few tokens")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     parser.add_argument("--write", action="store_true", help="keep the result and rewrite the docs")
     arguments = parser.parse_args()
@@ -226,7 +228,7 @@ def main() -> None:
         if arguments.model is not None:
             places[arguments.model.name] = arguments.model
         for name, parent in places.items():
-            for row in compare(name, parent, methods):
+            for row in compare(name, parent, methods, FEW_TOKENS if arguments.quick else TOKENS):
                 rows.append(row)
                 print(line(row), flush=True)
     worst = {

@@ -305,7 +305,7 @@ async def posts(url: str, clients: int, requests: int) -> dict[str, float]:
 def floors(options: argparse.Namespace) -> dict[str, Any]:
     """Measure what is below the app: SQLite's commits, HTTP."""
     with bare_server() as url:
-        posted = asyncio.run(posts(url, options.participants, 5 if options.quick else 20))
+        posted = asyncio.run(posts(url, options.participants, 1 if options.quick else 20))
     return {"sqlite_commits_per_second": commits_floor(1 if options.quick else 5), "bare_starlette": posted}
 
 
