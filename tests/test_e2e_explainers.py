@@ -26,7 +26,7 @@ explainer = "counterfactual"
 name = "guided"
 protocol = "guided"
 dataset = "news"
-n = 4
+n = 3
 chat = false
 [[explainers]]
 explainer = "counterfactual"
@@ -38,7 +38,7 @@ n = 3
 [[explainers]]
 explainer = "natural_language"
 dataset = "claims"
-n = 4
+n = 3
 samples = 2
 [[explainers]]
 explainer = "natural_language"
@@ -46,11 +46,11 @@ name = "zero_shot"
 dataset = "questions"
 shots = 0
 order = "predict-then-explain"
-n = 5
+n = 4
 [[explainers]]
 explainer = "edit_test"
 dataset = "inference"
-n = 6
+n = 4
 [[explainers]]
 explainer = "chain_of_thought"
 dataset = "claims"
@@ -58,7 +58,7 @@ n = 3
 [[explainers]]
 explainer = "biased_features"
 dataset = "inference"
-n = 4
+n = 3
 [[explainers]]
 explainer = "cc_shap"
 dataset = "inference"
@@ -120,7 +120,7 @@ def test_the_parent_judges_its_own_edits_as_itself(folder: Path) -> None:
         "using (variant, explainer, dataset, item) where variant = 'full' and a.metric = 'own_soft_flip' "
         "and b.metric = 'variant_soft_flip_of_parent_edits'",
     )
-    assert len(pairs) == 7
+    assert len(pairs) == 6
     assert all(p["own"] == p["crossed"] for p in pairs)
 
 
