@@ -19,7 +19,7 @@ from userstudy.settings import StudySettings
 __all__ = ["analyze", "find"]
 
 _COMPARED = ("participant", "kind", "item", "group", "dataset", "variant", "question", "scale", "value")
-"""Columns that findings need: text is slow to copy, so that leaving out the others halves the time."""
+"""Columns that findings need; text is slow to copy, so the others are left out."""
 
 
 def analyze(
