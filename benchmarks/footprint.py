@@ -1,6 +1,6 @@
 """What `quantxai plan` predicts from a configuration, beside what is measured here.
 
-python benchmarks/footprint.py [--model DIR] [--quick] [--json] [--write]
+python benchmarks/footprint.py [--model DIR] [--dtype bfloat16] [--quick] [--json] [--write]
 
 Two random Llamas of 49 and 163 million parameters and, with --model, a checkpoint: bytes of the loaded
 weights, of keys and values, and the peak memory of quantizing, measured in a process of its own; seconds
@@ -36,6 +36,7 @@ from quantxai.footprint import (
     reading_seconds,
     weights_bytes,
 )
+from quantxai.methods import Quantizer
 from quantxai.models import described
 from quantxai.shapes import Shape, shape_of
 from quantxai.variants import Variant
@@ -87,8 +88,10 @@ def status(key: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def measure(parent: Path, out: Path, method: str, options: dict[str, Any], tokens: int) -> dict[str, float]:
-    """Measure one method on one model, reading so many tokens, in this process."""
+def measure(
+    parent: Path, out: Path, method: str, options: dict[str, Any], tokens: int, dtype: str
+) -> dict[str, float]:
+    """Measure one method on one model in a float type, reading so many tokens, in this process."""
     import torch
 
     torch.set_num_threads(1)
@@ -106,10 +109,10 @@ def measure(parent: Path, out: Path, method: str, options: dict[str, Any], token
         ids = torch.randint(1, 49000, (count, CALIBRATION.length), generator=generator).tolist()
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
         start = time.perf_counter()
-        quantizer.quantize(parent, ids if quantizer.calibrated else [], out, "cpu", lambda model: None)
+        quantizer.quantize(parent, ids if quantizer.calibrated else [], out, "cpu", dtype, lambda model: None)
         found |= {"quantization seconds": time.perf_counter() - start, "peak": status("VmHWM:")}
         return found
-    model = quantizer.load(parent, "float32", "cpu")
+    model = quantizer.load(parent, kernel_dtype(quantizer, dtype), "cpu")
     found["weights"] = stored_bytes(model)
     if method == "full":
         with torch.inference_mode():
@@ -122,11 +125,15 @@ def measure(parent: Path, out: Path, method: str, options: dict[str, Any], token
     return found
 
 
-def load_made(made: Path, method: str, options: dict[str, Any]) -> dict[str, float]:
+def kernel_dtype(quantizer: Quantizer, dtype: str) -> str:
+    """Return the float type its kernel runs in."""
+    return dtype if dtype in quantizer.kernel_dtypes else "float16"
+
+
+def load_made(made: Path, method: str, options: dict[str, Any], dtype: str) -> dict[str, float]:
     """Measure what a written checkpoint holds when it is loaded."""
     quantizer = registry.method("quantizer", method).model_validate(options)
-    dtype = next(d for d in ("float32", "float16") if d in quantizer.kernel_dtypes)
-    return {"weights": stored_bytes(quantizer.load(made, dtype, "cpu"))}
+    return {"weights": stored_bytes(quantizer.load(made, kernel_dtype(quantizer, dtype), "cpu"))}
 
 
 def apart(function: Any, *arguments: Any) -> Any:
@@ -141,20 +148,22 @@ def here(function: Any, *arguments: Any) -> Any:
 
 
 def compare(
-    name: str, parent: Path, methods: dict[str, dict[str, Any]], tokens: int
+    name: str, parent: Path, methods: dict[str, dict[str, Any]], tokens: int, dtype: str
 ) -> Iterator[dict[str, Any]]:
     """Yield prediction and measurement of every quantity."""
     source = described(str(parent))
     shape = shape_of(json.loads((parent / "config.json").read_text()))
-    device = this_machine("float32")
+    device = this_machine(dtype)
     for title, options in methods.items():
         method = title.split()[0]
         with tempfile.TemporaryDirectory() as scratch:
             # A peak is that of a process which did nothing else; all other bytes are counted.
             writes = registry.method("quantizer", method).writes_checkpoint
-            found = (apart if writes else here)(measure, parent, Path(scratch), method, options, tokens)
+            found = (apart if writes else here)(
+                measure, parent, Path(scratch), method, options, tokens, dtype
+            )
             if writes:
-                found |= load_made(Path(scratch), method, options)
+                found |= load_made(Path(scratch), method, options, dtype)
         predicted = predictions(source, shape, method, options, device, tokens)
         for quantity, value in found.items():
             ratio = predicted[quantity] / value
@@ -169,14 +178,14 @@ def predictions(
 ) -> dict[str, float]:
     """What the footprint says of the same quantities."""
     quantizer = registry.method("quantizer", method).model_validate(options)
-    dtype = next(d for d in ("float32", "float16") if d in quantizer.kernel_dtypes)
+    dtype = kernel_dtype(quantizer, device.dtype)
     entry = VariantConfig(name=method, quantizer=method, options=options)
-    variant = Variant(entry, quantizer, source, CALIBRATION, dtype, "cpu", "kernel", "float32")
+    variant = Variant(entry, quantizer, source, CALIBRATION, dtype, "cpu", "kernel", device.dtype)
     tokens = CALIBRATION.length * quantizer.calibration_sequences(CALIBRATION.sequences, CALIBRATION.length)
     return {
         "weights": weights_bytes(quantizer, shape, dtype),
-        "keys and values": kv_cache_bytes(shape, "float32", read),
-        "peak": LIBRARY_BYTES["cpu"] + quantizer.making_bytes(shape, tokens, "cpu"),
+        "keys and values": kv_cache_bytes(shape, device.dtype, read),
+        "peak": LIBRARY_BYTES["cpu"] + quantizer.making_bytes(shape, tokens, device),
         "quantization seconds": quantization_seconds(variant, shape, device),
         "reading seconds": reading_seconds(read, shape, device),
     }
@@ -215,11 +224,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, help="a checkpoint to measure as well")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), help="these methods")
     parser.add_argument("--quick", action="store_true", help="without GPTQ and AWQ, few tokens")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     parser.add_argument("--write", action="store_true", help="keep the result and rewrite the docs")
     arguments = parser.parse_args()
-    methods = {k: v for k, v in METHODS.items() if not (arguments.quick and k in ("gptq", "awq"))}
+    left_out = {"gptq", "awq"} if arguments.quick else set()
+    methods = {k: v for k, v in METHODS.items() if k in arguments.only and k not in left_out}
+    tokens = FEW_TOKENS if arguments.quick else TOKENS
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         places = {name: Path(scratch) / name for name in LLAMAS}
@@ -228,7 +241,7 @@ def main() -> None:
         if arguments.model is not None:
             places[arguments.model.name] = arguments.model
         for name, parent in places.items():
-            for row in compare(name, parent, methods, FEW_TOKENS if arguments.quick else TOKENS):
+            for row in compare(name, parent, methods, tokens, arguments.dtype):
                 rows.append(row)
                 print(line(row), flush=True)
     worst = {

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from pydantic import Field
 
-from quantizers.gptqmodel_support import START_SECONDS, solver_bytes
+from quantizers.gptqmodel_support import START_SECONDS, calibration_flops, solver_bytes
 from quantxai.checkpoints import load_dense
 from quantxai.lm import Architecture
 from quantxai.methods import Grid, Quantizer, check_group_size
@@ -79,13 +79,21 @@ class AWQ(Quantizer):
         """See Quantizer.check."""
         check_group_size(self.group_size, architecture)
 
-    def making_bytes(self, shape: Shape, tokens: int, device: str) -> int:
+    def making_bytes(self, shape: Shape, tokens: int, device: Device) -> int:
         """See Quantizer.making_bytes. Packing makes a 16-bit copy."""
-        return solver_bytes(shape, tokens, device, 7.5)
+        return solver_bytes(shape, tokens, device, self.bits, in_float32=7.5, in_16_bits=4.5)
 
     def making_seconds(self, shape: Shape, tokens: int, device: Device) -> float:
-        """See Quantizer.making_seconds. 20 candidates for the scales, and about twelve passes beside them."""
-        return START_SECONDS + tokens * 32 * 2 * shape.linear_parameters / device.flops
+        """See Quantizer.making_seconds.
+
+        20 candidates for the scales, and what takes as long as twelve passes in float32 beside them.
+        """
+        once = tokens * 2 * shape.linear_parameters
+        return (
+            START_SECONDS
+            + 20 * once / calibration_flops(device, self.bits)
+            + 12 * once / device.float32_flops
+        )
 
     def quantize(
         self,
@@ -93,10 +101,11 @@ class AWQ(Quantizer):
         calibration: Sequence[Sequence[int]],
         out: Path,
         device: str,
+        dtype: str,
         observe: Callable[[Any], None],
     ) -> None:
-        """See Quantizer.quantize. Searched in float32 on a CPU and packed in float16."""
-        from quantizers.gptqmodel_support import import_gptqmodel, logs_discarded
+        """See Quantizer.quantize. Packed in float16."""
+        from quantizers.gptqmodel_support import calibration_dtype, import_gptqmodel, logs_discarded
 
         gptqmodel = import_gptqmodel()
         import torch
@@ -111,13 +120,11 @@ class AWQ(Quantizer):
             offload_to_disk=False,
             device=device,
         )
-        on_cpu = device == "cpu"
-        model = gptqmodel.GPTQModel.load(
-            str(parent), settings, dtype=torch.float32 if on_cpu else torch.float16
-        )
+        read_in = getattr(torch, calibration_dtype(device, dtype, self.bits))
+        model = gptqmodel.GPTQModel.load(str(parent), settings, dtype=read_in)
         examples = [{"input_ids": list(s), "attention_mask": [1] * len(s)} for s in calibration]
-        backend = gptqmodel.BACKEND.AWQ_TORCH if on_cpu else gptqmodel.BACKEND.AUTO
-        with logs_discarded(), fast_float32_search():
+        backend = gptqmodel.BACKEND.AWQ_TORCH if device == "cpu" else gptqmodel.BACKEND.AUTO
+        with logs_discarded(), fast_search():
             model.quantize(examples, batch_size=8, backend=backend)
         observe(model.model)
         model.save(str(out))
@@ -140,8 +147,8 @@ def load_awq(source: Path, bits: int, group_size: int, dtype: str, device: str) 
 
 
 @contextmanager
-def fast_float32_search() -> Iterator[None]:
-    """Make gptqmodel 7.6's AWQ search right in float32 and its clipping search fast.
+def fast_search() -> Iterator[None]:
+    """Make gptqmodel 7.6's AWQ search right in float32 on a CPU and its clipping search fast.
 
     Three methods of its AWQProcessor are replaced while the block runs:
 

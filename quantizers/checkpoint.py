@@ -17,7 +17,7 @@ from pydantic import Field
 from quantxai.checkpoints import load_dense, tensor_shapes
 from quantxai.errors import ModelError
 from quantxai.methods import Quantizer
-from quantxai.models import ModelSource, pull, read_config, resolve
+from quantxai.models import ModelSource, gguf_read_once, pull, read_config, resolve
 from quantxai.records import digest
 
 __all__ = ["Checkpoint"]
@@ -261,9 +261,10 @@ def _load_gguf(file: Path, dtype: str, device: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=getattr(torch, dtype), device_map=device
-        )
+        with gguf_read_once():
+            model = AutoModelForCausalLM.from_pretrained(
+                file.parent, gguf_file=file.name, dtype=getattr(torch, dtype), device_map=device
+            )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"checkpoint '{file}': cannot be read: {str(error).splitlines()[0]}") from error
     # transformers marks a GGUF load as quantized, though its matrices are dense.

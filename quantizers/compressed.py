@@ -112,6 +112,7 @@ class CompressedTensors(Quantizer):
         calibration: Sequence[Sequence[int]],
         out: Path,
         device: str,
+        dtype: str,
         observe: Callable[[Any], None],
     ) -> None:
         """See Quantizer.quantize. In the parent's own float type."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from quantizers.gptqmodel_support import START_SECONDS, solver_bytes
+from quantizers.gptqmodel_support import START_SECONDS, calibration_flops, solver_bytes
 from quantxai.checkpoints import load_dense
 from quantxai.lm import Architecture
 from quantxai.methods import Grid, Quantizer, check_group_size
@@ -67,9 +67,9 @@ class GPTQ(Quantizer):
         """See Quantizer.check."""
         check_group_size(self.group_size, architecture)
 
-    def making_bytes(self, shape: Shape, tokens: int, device: str) -> int:
+    def making_bytes(self, shape: Shape, tokens: int, device: Device) -> int:
         """See Quantizer.making_bytes."""
-        return solver_bytes(shape, tokens, device, 4.5)
+        return solver_bytes(shape, tokens, device, self.bits, in_float32=4.5, in_16_bits=2.25)
 
     def making_seconds(self, shape: Shape, tokens: int, device: Device) -> float:
         """See Quantizer.making_seconds.
@@ -77,7 +77,7 @@ class GPTQ(Quantizer):
         Two passes over the calibration text, a second moment matrix of every layer's inputs in float32, and
         the columns, one after the other. The constants are fitted to benchmarks/footprint.py.
         """
-        passes = tokens * 2 * 2 * shape.linear_parameters / device.flops
+        passes = tokens * 2 * 2 * shape.linear_parameters / calibration_flops(device, self.bits)
         moments = tokens * shape.layers * sum(2 * x.width**2 for x in shape.linears) / device.float32_flops
         columns = shape.layers * sum(x.width for x in shape.linears)
         solving = (
@@ -91,10 +91,11 @@ class GPTQ(Quantizer):
         calibration: Sequence[Sequence[int]],
         out: Path,
         device: str,
+        dtype: str,
         observe: Callable[[Any], None],
     ) -> None:
-        """See Quantizer.quantize. Solved in float32 on a CPU."""
-        from quantizers.gptqmodel_support import import_gptqmodel, logs_discarded
+        """See Quantizer.quantize. Hessians and columns are of float32, whatever the text is read in."""
+        from quantizers.gptqmodel_support import calibration_dtype, import_gptqmodel, logs_discarded
 
         gptqmodel = import_gptqmodel()
         import torch
@@ -108,8 +109,8 @@ class GPTQ(Quantizer):
             offload_to_disk=False,
             device=device,
         )
-        dtype = torch.float32 if device == "cpu" else torch.float16
-        model = gptqmodel.GPTQModel.load(str(parent), settings, dtype=dtype)
+        read_in = getattr(torch, calibration_dtype(device, dtype, self.bits))
+        model = gptqmodel.GPTQModel.load(str(parent), settings, dtype=read_in)
         examples = [{"input_ids": list(s), "attention_mask": [1] * len(s)} for s in calibration]
         with logs_discarded():
             model.quantize(examples, batch_size=8)

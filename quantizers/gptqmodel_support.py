@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from quantxai.shapes import Shape
 
-__all__ = ["import_gptqmodel", "logs_discarded", "solver_bytes"]
+if TYPE_CHECKING:
+    from quantxai.devices import Device
+
+__all__ = ["calibration_dtype", "calibration_flops", "import_gptqmodel", "logs_discarded", "solver_bytes"]
 
 START_SECONDS = 5.0
 """Starting gptqmodel's quantization, and packing afterwards."""
@@ -36,21 +39,48 @@ def import_gptqmodel() -> Any:
     return gptqmodel
 
 
-def solver_bytes(shape: Shape, tokens: int, device: str, per_parameter: float) -> int:
+def calibration_dtype(device: str, dtype: str, bits: int) -> str:
+    """Return the float type a model is calibrated in.
+
+    Weights pass through it between rounding and packing: bfloat16's 8 bits of precision hold a grid of
+    16 points, and not one of 256.
+
+    Args:
+        device: cpu or cuda.
+        dtype: the sweep's float type.
+        bits: of the quantized weights.
+    """
+    if device != "cpu":
+        return "float16"
+    return "bfloat16" if dtype == "bfloat16" and bits <= 4 else "float32"
+
+
+def calibration_flops(device: Device, bits: int) -> float:
+    """Return the floating-point operations a second that reading the calibration text reaches."""
+    read_in = calibration_dtype(device.kind, device.dtype, bits)
+    return device.float32_flops if read_in == "float32" else device.flops
+
+
+def solver_bytes(
+    shape: Shape, tokens: int, device: Device, bits: int, *, in_float32: float, in_16_bits: float
+) -> int:
     """Return the peak memory of quantizing with gptqmodel, libraries left out.
 
-    Weights and copies of them, the calibration text's hidden states in float32 (two streams in and out
-    of a block, one inside it), and second moments. Measured on a CPU, where weights are float32
-    (benchmarks/footprint.py); on a GPU, taken to be half, since they are of 16 bits there.
+    Weights and copies of them, the calibration text's hidden states (two streams in and out of a block, one
+    inside it), and second moments in float32. Measured on a CPU, in float32 and bfloat16
+    (benchmarks/footprint.py); on a GPU taken to be as there.
 
     Args:
         shape: the model's.
         tokens: calibration tokens.
-        device: cpu or cuda.
-        per_parameter: bytes that weights and their copies take on a CPU.
+        device: where it is quantized.
+        bits: of the quantized weights.
+        in_float32: bytes a parameter that weights and their copies take, calibrated in float32.
+        in_16_bits: the same, calibrated in 16 bits.
     """
-    weights = shape.parameters * (per_parameter if device == "cpu" else per_parameter / 2)
-    states = 2 * tokens * (2 * shape.hidden + shape.inner) * 4
+    whole = calibration_dtype(device.kind, device.dtype, bits) == "float32"
+    weights = shape.parameters * (in_float32 if whole else in_16_bits)
+    states = 2 * tokens * (2 * shape.hidden + shape.inner) * (4 if whole else 2)
     return int(weights + states + 3 * 4 * shape.inner**2 + START_BYTES)
 
 

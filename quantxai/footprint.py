@@ -123,7 +123,7 @@ def _footprint(variant: Variant, plan: Plan, shape: Shape, device: Device) -> Fo
     weights = loaded_bytes(variant, shape)
     cache = kv_cache_bytes(shape, variant.dtype, plan.config.batch_tokens)
     activations = activation_bytes(shape, variant.dtype, plan.config.batch_tokens)
-    making = quantizer.making_bytes(shape, tokens, device.kind) if quantizer.writes_checkpoint else 0
+    making = quantizer.making_bytes(shape, tokens, device) if quantizer.writes_checkpoint else 0
     testing = _self_test_bytes(variant, shape)
     explaining = weights + cache + activations
     steps = {"explaining": explaining, "quantizing": making, "the self-tests": testing}

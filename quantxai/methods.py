@@ -114,7 +114,7 @@ class Quantizer(Method):
         stored = self.layer_bits(width)
         return number_bits if stored is None else stored
 
-    def making_bytes(self, shape: Shape, tokens: int, device: str) -> int:
+    def making_bytes(self, shape: Shape, tokens: int, device: Device) -> int:
         """Return the peak memory of `quantize`, libraries left out, calibrated on so many tokens.
 
         Unless a method says otherwise: the parent in 16 bits, and half of it again while it is replaced.
@@ -178,6 +178,7 @@ class Quantizer(Method):
         calibration: Sequence[Sequence[int]],
         out: Path,
         device: str,
+        dtype: str,
         observe: Callable[[Any], None],
     ) -> None:
         """Write the quantized checkpoint of `parent` to the empty directory `out`.
@@ -187,6 +188,7 @@ class Quantizer(Method):
             calibration: token id sequences of equal length.
             out: where to write.
             device: torch device.
+            dtype: the sweep's float type; a method may calibrate in another.
             observe: to be called with the quantized transformers model, as it is in memory: what is loaded
                 from `out` is then checked to give the same logits.
         """
@@ -241,9 +243,9 @@ class MatchedControl(Control):
 
     of: str = Field(description="Name of the variant whose weight error it is as large as, layer by layer.")
 
-    def making_bytes(self, shape: Shape, tokens: int, device: str) -> int:
+    def making_bytes(self, shape: Shape, tokens: int, device: Device) -> int:
         """See Quantizer.making_bytes. Disturbed in float32 in the host's memory."""
-        return 6 * shape.parameters if device == "cpu" else 0
+        return 6 * shape.parameters if device.kind == "cpu" else 0
 
     @abstractmethod
     def disturb(self, parent: Path, errors: Mapping[str, float], out: Path, seed: int) -> None:

@@ -63,6 +63,7 @@ class Variant:
             seed = self.config.seed
             size = self.calibration.model_dump(exclude={"path"})
             identity += [size, seed, digest(calibration_texts(seed, self.calibration.path))]
+            identity += [self.device, self.parent_dtype]  # which decide the float type it is read in
         if self.of is not None:
             identity += [self.of.weights_digest, self.config.seed]
         return digest(identity)

@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache as cached
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import typer.testing
 from filelock import FileLock
 
 # Read when torch and gptqmodel are imported, so they are set before any test imports them.
@@ -31,6 +33,9 @@ collect_ignore_glob = [] if importlib.util.find_spec("sqlalchemy") else ["*study
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The cores are shared out among the workers already; more threads only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# `CliRunner.invoke` would make the command line anew each time, from the source of every command.
+typer.testing._get_command = cached(typer.testing._get_command)  # type: ignore[attr-defined]
 
 
 def pytest_sessionfinish() -> None:

@@ -228,7 +228,7 @@ def test_the_matrix_of_a_quantized_layer_is_what_it_multiplies_with(
 ) -> None:
     quantizer = registry.method("quantizer", method).model_validate(options)
     if quantizer.writes_checkpoint:
-        quantizer.quantize(tiny_path, [], tmp_path, "cpu", lambda model: None)
+        quantizer.quantize(tiny_path, [], tmp_path, "cpu", "float32", lambda model: None)
     model = quantizer.load(tmp_path if quantizer.writes_checkpoint else tiny_path, "float32", "cpu")
     internals = TransformersModel(model, load_tokenizer(tiny_path)).internals()
     (trace,) = internals.trace(["The capital of France is"])

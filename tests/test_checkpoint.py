@@ -90,7 +90,9 @@ def quantize(method: str, parent: Path, out: Path, **options: Any) -> None:
     ids = load_tokenizer(parent)("\n\n".join(calibration_texts(0))).input_ids
     out.mkdir()
     made = registry.method("quantizer", method).model_validate(options)
-    made.quantize(parent, [ids[i * 64 : (i + 1) * 64] for i in range(8)], out, "cpu", lambda model: None)
+    made.quantize(
+        parent, [ids[i * 64 : (i + 1) * 64] for i in range(8)], out, "cpu", "float32", lambda model: None
+    )
 
 
 def save(format: str, parent: Path, out: Path) -> None:

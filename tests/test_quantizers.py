@@ -89,7 +89,7 @@ class Made:
         if case not in self.checkpoints:
             out = self.folder / case
             out.mkdir()
-            method.quantize(self.parent, self.calibration(), out, "cpu", lambda model: None)
+            method.quantize(self.parent, self.calibration(), out, "cpu", "float32", lambda model: None)
             self.checkpoints[case] = out
         return self.checkpoints[case]
 
@@ -427,7 +427,7 @@ def test_a_checkpoint_is_written_once_and_reloads_to_the_same_logits(
 @pytest.mark.parametrize("case", ["gptq-4", "awq-4"])
 def test_the_same_calibration_gives_the_same_checkpoint(case: str, made: Made, tmp_path: Path) -> None:
     """Else a run that was killed while it quantized would not end as an undisturbed one."""
-    quantizer(case).quantize(made.parent, made.calibration(), tmp_path, "cpu", lambda model: None)
+    quantizer(case).quantize(made.parent, made.calibration(), tmp_path, "cpu", "float32", lambda model: None)
 
     weights = [(d / "model.safetensors").read_bytes() for d in (made.source(case), tmp_path)]
     assert weights[0] == weights[1]

@@ -141,7 +141,7 @@ def measure(name: str, parent: Path, folder: Path, options: argparse.Namespace) 
         source = folder / name
         source.mkdir()
         calibration = torch.randint(3, 90, CALIBRATION).tolist()
-        quantizer.quantize(parent, calibration, source, options.device, lambda model: None)
+        quantizer.quantize(parent, calibration, source, options.device, dtype, lambda model: None)
         found["quantization_seconds"] = time.perf_counter() - start
         release()
     model = quantizer.load(source, dtype, options.device)
