@@ -14,15 +14,12 @@ from test_e2e import VARIANTS, quantxai, rows
 pytestmark = pytest.mark.e2e
 
 KERNELS = {"nf4-kernel": "nf4", "gptq-4-kernel": "gptq-4"}
-"""Variants on their kernel, and the same ones as their dequantized twin."""
+"""Variants on their kernel, and those of the default sweep that are their dequantized twins."""
 ITEMS = 4
 """As many as the default sweep of these tests has."""
 SWEEP = f"""
 [[variants]]
 quantizer = "full"
-[[variants]]
-quantizer = "bnb"
-format = "nf4"
 [[variants]]
 quantizer = "bnb"
 format = "nf4"
@@ -32,15 +29,11 @@ name = "nf4-kernel"
 quantizer = "gptq"
 bits = 4
 group_size = 64
-[[variants]]
-quantizer = "gptq"
-bits = 4
-group_size = 64
 execution = "kernel"
 name = "gptq-4-kernel"
 [[variants]]
 quantizer = "noise"
-of = "nf4"
+of = "nf4-kernel"
 [[explainers]]
 explainer = "neuron_attribution"
 dataset = "relations"
@@ -50,12 +43,12 @@ explainer = "multi_hop"
 dataset = "two_hop"
 n = {ITEMS}
 """
-LOOKED_INTO = {*VARIANTS, *KERNELS, "noise-nf4"}
+LOOKED_INTO = {*VARIANTS, *KERNELS, "noise-nf4-kernel"}
 
 
 @pytest.fixture(scope="module")
 def kernels(default_sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which both analyses were run on kernels and their twins, once the default sweep has made these."""
+    """A folder in which both analyses were run on kernels, once the default sweep has made their weights."""
     folder = tmp_path_factory.mktemp("interpretability")
     (folder / "sweep.toml").write_text(SWEEP)
     quantxai("sweep", "sweep.toml", "--out", "runs/default", where=folder)
@@ -111,11 +104,13 @@ def test_rows_have_the_models_shape_and_the_best_come_first(default_sweep: Path,
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_twin_and_kernel_agree_within_what_the_receipt_says(kernels: Path, kernel: str) -> None:
+def test_twin_and_kernel_agree_within_what_the_receipt_says(
+    default_sweep: Path, kernels: Path, kernel: str
+) -> None:
     twin = KERNELS[kernel]
-    receipt = json.loads((kernels / "runs/default/variants" / twin / "receipt.json").read_text())
+    receipt = json.loads((default_sweep / "runs/default/variants" / twin / "receipt.json").read_text())
     allowed = receipt["largest_logit_difference_to_kernel"]
-    found = of_variant(kernels, "neuron_attribution")
+    found = of_variant(kernels, "neuron_attribution") | of_variant(default_sweep, "neuron_attribution")
     for one, other in zip(found[kernel], found[twin], strict=True):
         # A log-probability moves by at most twice what logits move by.
         assert abs(one["logprob"] - other["logprob"]) <= 2 * allowed + 0.01
@@ -124,7 +119,7 @@ def test_twin_and_kernel_agree_within_what_the_receipt_says(kernels: Path, kerne
             set(zip(r["neuron_layers"][:300], r["neuron_indices"][:300], strict=True)) for r in (one, other)
         )
         assert len(top & other_top) > 270
-    found = of_variant(kernels, "multi_hop")
+    found = of_variant(kernels, "multi_hop") | of_variant(default_sweep, "multi_hop")
     for one, other in zip(found[kernel], found[twin], strict=True):
         assert np.abs(np.subtract(one["entrec"][-1], other["entrec"][-1])) <= 2 * allowed + 0.01
         assert abs(one["jsd"] - other["jsd"]) <= allowed + 0.01
@@ -160,7 +155,7 @@ def test_zeroing_the_found_neurons_costs_more_than_zeroing_others(
     path = pull(resolve("smollm2-135m"), lambda text: None)
     lm = TransformersModel(load_dense(path, "float32", "cpu"), load_tokenizer(path))
     inside = lm.internals()
-    facts = take(load_dataset("relations"), 27, seed=0).items
+    facts = take(load_dataset("relations"), 18, seed=0).items
     prompts = [i.fields["template"].replace("{}", i.text) for i in facts]
     targets = [lm.tokenizer(f" {i.label}", add_special_tokens=False).input_ids[0] for i in facts]
     whole = inside.next_tokens(prompts)
@@ -177,4 +172,4 @@ def test_zeroing_the_found_neurons_costs_more_than_zeroing_others(
         for name, chosen in (("best", best), ("others", others))
     }
     assert lost["best"].mean() > lost["others"].mean() + 0.3
-    assert wilcoxon(lost["best"], lost["others"], alternative="greater").pvalue < 1e-6
+    assert wilcoxon(lost["best"], lost["others"], alternative="greater").pvalue < 1e-4
