@@ -463,6 +463,18 @@ def test_awq_with_8_bits_is_far_better_than_with_4(error: Callable[[str], float]
     assert error("awq-8") < error("awq-4") / 4
 
 
+@pytest.mark.parametrize("case", ["gptq-4", "gptq-8", "awq-4", "awq-8"])
+def test_calibrated_in_a_bfloat16_sweep_it_is_as_near_to_the_parent(
+    case: str, made: Made, probe: Any, error: Callable[[str], float], tmp_path: Path
+) -> None:
+    """What is rounded passes through the type it is calibrated in, and a grid of 256 points needs a finer one."""
+    method = quantizer(case)
+    method.quantize(made.parent, made.calibration(), tmp_path, "cpu", "bfloat16", lambda model: None)
+    difference = logits(method.load(tmp_path, dtype_of(case), "cpu"), probe) - logits(made.model("full"), probe)
+
+    assert difference.pow(2).mean().sqrt().item() < 1.25 * error(case)
+
+
 def test_awq_with_8_bits_is_dequantized_in_float16() -> None:
     assert quantizer("awq-8").kernel_dtypes == ("float16",)
     assert "bfloat16" in quantizer("awq-4").kernel_dtypes
