@@ -38,7 +38,7 @@ n = 3
 [[explainers]]
 explainer = "natural_language"
 dataset = "claims"
-n = 3
+n = 2
 samples = 2
 [[explainers]]
 explainer = "natural_language"
@@ -46,19 +46,19 @@ name = "zero_shot"
 dataset = "questions"
 shots = 0
 order = "predict-then-explain"
-n = 4
+n = 3
 [[explainers]]
 explainer = "edit_test"
 dataset = "inference"
-n = 4
+n = 3
 [[explainers]]
 explainer = "chain_of_thought"
 dataset = "claims"
-n = 3
+n = 2
 [[explainers]]
 explainer = "biased_features"
 dataset = "inference"
-n = 3
+n = 2
 [[explainers]]
 explainer = "cc_shap"
 dataset = "inference"
@@ -68,7 +68,7 @@ coalitions = 64
 [[explainers]]
 explainer = "memorization"
 dataset = "relations"
-n = 27
+n = 9
 """
 
 
