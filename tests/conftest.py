@@ -111,7 +111,7 @@ def default_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(folder.with_suffix(".lock")):
         if not (folder / "runs" / "default" / "report.html").is_file():
             folder.mkdir(exist_ok=True)
-            command = [sys.executable, "-m", "quantxai", "sweep", "--n", "3"]
+            command = [sys.executable, "-m", "quantxai", "sweep", "--n", "2"]
             done = subprocess.run(
                 command, cwd=folder, env=REAL_ENVIRONMENT, capture_output=True, text=True, check=False
             )

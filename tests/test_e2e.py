@@ -135,7 +135,7 @@ def test_a_second_run_computes_nothing(folder: Path) -> None:
     cells = [c for kind in ("rows", "scores") for c in sorted((run / kind).rglob("*.parquet"))]
     assert cells
     before = [c.stat().st_mtime_ns for c in cells]
-    quantxai("sweep", "--n", "3", where=folder)
+    quantxai("sweep", "--n", "2", where=folder)
     assert [c.stat().st_mtime_ns for c in cells] == before
 
 

@@ -25,7 +25,6 @@ pytestmark = pytest.mark.e2e
 COMMAND = [sys.executable, "-m", "quantxai"]
 SETTINGS: dict[str, dict[str, Any]] = {
     "full": {"quantizer": "full"},
-    "nf4-single": {"quantizer": "bnb", "format": "nf4", "double_quantization": False},
     "fp4": {"quantizer": "bnb", "format": "fp4"},
     "fp8": {"quantizer": "fp8"},
     "nvfp4a16": {"quantizer": "compressed-tensors", "scheme": "NVFP4A16"},
@@ -40,7 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "hqq-4": {"quantizer": "hqq"},
     "hqq-8": {"quantizer": "hqq", "bits": 8},
     "gptq-2": {"quantizer": "gptq", "bits": 2},
-    "gptq-8": {"quantizer": "gptq", "bits": 8, "seeds": [0, 1]},
+    "gptq-8": {"quantizer": "gptq", "bits": 8},
     "awq-8": {"quantizer": "awq", "bits": 8, "search_tokens": 256},
     "smollm2-gptq": {"quantizer": "checkpoint", "path": "smollm2-gptq"},
     "smollm2-awq": {"quantizer": "checkpoint", "path": "smollm2-awq"},
@@ -58,9 +57,6 @@ WRITTEN = {
 ROUNDS_ACTIVATIONS = {"fp8-dynamic", "w8a8"}
 DENSE = {"full", "rerun", "dtype", "noise-nvfp4a16"}
 ITEMS = 9
-
-
-VARIANTS = [*SETTINGS, "gptq-8-seed-1"]
 
 
 def toml(table: dict[str, Any]) -> str:
@@ -93,7 +89,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Com
 @pytest.fixture(scope="module")
 def receipts(done: tuple[Path, Any]) -> dict[str, dict[str, Any]]:
     root = done[0] / "run" / "variants"
-    return {name: json.loads((root / name / "receipt.json").read_text()) for name in VARIANTS}
+    return {name: json.loads((root / name / "receipt.json").read_text()) for name in SETTINGS}
 
 
 def broken(receipts: dict[str, dict[str, Any]]) -> set[str]:
@@ -161,7 +157,7 @@ def test_more_bits_are_nearer_to_the_parent(receipts: dict[str, dict[str, Any]])
 
 def test_gradients_are_those_of_the_weights_or_refused(receipts: dict[str, dict[str, Any]]) -> None:
     # A broken model turns the rounding of bfloat16 into other gradients; its cosine may be anything.
-    working = {name for name in VARIANTS if not receipts[name].get("fault")}
+    working = {name for name in SETTINGS if not receipts[name].get("fault")}
     assert len(working - DENSE) > 15
     for name in working - DENSE:
         right = receipts[name]["gradient_cosine"] >= 0.95
@@ -208,24 +204,13 @@ def test_transformers_loads_a_written_checkpoint_unchanged(name: str, said: dict
     assert "Paris" in said[name]
 
 
-def test_controls_are_what_they_say(receipts: dict[str, dict[str, Any]]) -> None:
+def test_controls_are_what_they_say(done: tuple[Path, Any], receipts: dict[str, dict[str, Any]]) -> None:
     assert receipts["rerun"]["kl"] == pytest.approx(0, abs=1e-6)
     assert receipts["dtype"]["dtype"] != receipts["full"]["dtype"]
     assert 0 < receipts["dtype"]["kl"] < 0.02
     assert receipts["noise-nvfp4a16"]["kl"] > receipts["nvfp4a16"]["kl"]
-
-
-def test_another_seed_is_another_sample_and_a_control(
-    done: tuple[Path, Any], receipts: dict[str, dict[str, Any]]
-) -> None:
-    first, second = receipts["gptq-8"], receipts["gptq-8-seed-1"]
-
-    assert first["calibration_digest"] != second["calibration_digest"]
-    assert first["weights_digest"] != second["weights_digest"]
-    assert second["perplexity"] == pytest.approx(first["perplexity"], rel=0.02)
     page = (done[0] / "run" / "report.md").read_text()
-    for name in ("rerun", "dtype", "noise-nvfp4a16", "gptq-8-seed-1"):
-        assert name in page
+    assert all(name in page for name in ("rerun", "dtype", "noise-nvfp4a16"))
 
 
 def test_cells_of_another_engine_are_not_compared(done: tuple[Path, Any], tmp_path: Path) -> None:
@@ -252,4 +237,4 @@ def test_all_that_works_is_explained_and_compared(
         cwd=done[0], env=REAL_ENVIRONMENT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     counts = {row["variant"]: row["n"] for row in json.loads(found.stdout)}
-    assert counts == dict.fromkeys(set(VARIANTS) - broken(receipts), ITEMS)
+    assert counts == dict.fromkeys(set(SETTINGS) - broken(receipts), ITEMS)

@@ -600,6 +600,20 @@ def test_seeds_make_a_variant_each(tiny_path: Path) -> None:
     assert len({v.weights_digest for v in found}) == 3
 
 
+def test_another_seed_is_another_sample_and_does_as_well(tiny_path: Path) -> None:
+    first, second = (prepare(v, tiny_path, silent) for v in make(tiny_path, {**GPTQ, "seeds": [0, 1]})[1:])
+
+    assert first["calibration_digest"] != second["calibration_digest"]
+    assert first["files_digest"] != second["files_digest"]
+    assert second["perplexity"] == pytest.approx(first["perplexity"], rel=0.1)
+
+
+def test_weights_that_were_calibrated_in_another_float_type_are_others(tiny_path: Path) -> None:
+    for entry, depends in ((GPTQ, True), (RTN, False)):
+        digests = {one(tiny_path, dtype, **entry).weights_digest for dtype in ("float32", "bfloat16")}
+        assert (len(digests) == 2) == depends
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
