@@ -40,10 +40,11 @@ def import_gptqmodel() -> Any:
 
 
 def calibration_dtype(device: str, dtype: str, bits: int) -> str:
-    """Return the float type a model is calibrated in.
+    """Return the float type a model is calibrated in: on a CPU the sweep's for 4 bits, else float32.
 
-    Weights pass through it between rounding and packing: bfloat16's 8 bits of precision hold a grid of
-    16 points, and not one of 256.
+    Weights pass through it between rounding and packing, and bfloat16's 8 bits of precision cannot hold a grid
+    of 256 points. With 3 bits GPTQ is worse in it: perplexity 191 and 206 of SmolLM2-135M with two calibration
+    samples, in float32 176 and 186.
 
     Args:
         device: cpu or cuda.
@@ -52,7 +53,7 @@ def calibration_dtype(device: str, dtype: str, bits: int) -> str:
     """
     if device != "cpu":
         return "float16"
-    return "bfloat16" if dtype == "bfloat16" and bits <= 4 else "float32"
+    return "bfloat16" if dtype == "bfloat16" and bits == 4 else "float32"
 
 
 def calibration_flops(device: Device, bits: int) -> float:
