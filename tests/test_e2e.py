@@ -86,7 +86,7 @@ def test_the_twin_is_the_kernel(receipts: dict[str, dict]) -> None:
     for variant in ("nf4", "gptq-4", "gptq-3", "rtn-4"):
         assert receipts[variant]["execution"] == "dequantized"
         # Of 2,048 x 49,152 logits; neighbours in bfloat16 lie 0.125 apart where logits are above 16.
-        most = {"float32": 0.01, "bfloat16": 1.5}[receipts[variant]["dtype"]]
+        most = {"float32": 0.01, "bfloat16": 1.0}[receipts[variant]["dtype"]]
         assert receipts[variant]["largest_logit_difference_to_kernel"] < most, variant
     assert receipts["int8"]["execution"] == "kernel"
 
