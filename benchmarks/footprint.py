@@ -109,7 +109,10 @@ def measure(
         ids = torch.randint(1, 49000, (count, CALIBRATION.length), generator=generator).tolist()
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
         start = time.perf_counter()
-        quantizer.quantize(parent, ids if quantizer.calibrated else [], out, "cpu", dtype, lambda model: None)
+        read_in = quantizer.calibration_dtype("cpu", dtype)
+        quantizer.quantize(
+            parent, ids if quantizer.calibrated else [], out, "cpu", read_in, lambda model: None
+        )
         found |= {"quantization seconds": time.perf_counter() - start, "peak": status("VmHWM:")}
         return found
     model = quantizer.load(parent, kernel_dtype(quantizer, dtype), "cpu")

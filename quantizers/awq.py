@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from pydantic import Field
 
-from quantizers.gptqmodel_support import START_SECONDS, calibration_flops, solver_bytes
+from quantizers.gptqmodel_support import START_SECONDS, calibration_dtype, calibration_flops, solver_bytes
 from quantxai.checkpoints import load_dense
 from quantxai.lm import Architecture
 from quantxai.methods import Grid, Quantizer, check_group_size
@@ -75,6 +75,10 @@ class AWQ(Quantizer):
         """See Quantizer.calibration_sequences."""
         return min(sequences, max(1, self.search_tokens // length))
 
+    def calibration_dtype(self, device: str, sweep: str) -> str:
+        """See Quantizer.calibration_dtype."""
+        return calibration_dtype(device, sweep, self.bits)
+
     def check(self, architecture: Architecture) -> None:
         """See Quantizer.check."""
         check_group_size(self.group_size, architecture)
@@ -105,7 +109,7 @@ class AWQ(Quantizer):
         observe: Callable[[Any], None],
     ) -> None:
         """See Quantizer.quantize. Packed in float16."""
-        from quantizers.gptqmodel_support import calibration_dtype, import_gptqmodel, logs_discarded
+        from quantizers.gptqmodel_support import import_gptqmodel, logs_discarded
 
         gptqmodel = import_gptqmodel()
         import torch
@@ -120,8 +124,7 @@ class AWQ(Quantizer):
             offload_to_disk=False,
             device=device,
         )
-        read_in = getattr(torch, calibration_dtype(device, dtype, self.bits))
-        model = gptqmodel.GPTQModel.load(str(parent), settings, dtype=read_in)
+        model = gptqmodel.GPTQModel.load(str(parent), settings, dtype=getattr(torch, dtype))
         examples = [{"input_ids": list(s), "attention_mask": [1] * len(s)} for s in calibration]
         backend = gptqmodel.BACKEND.AWQ_TORCH if device == "cpu" else gptqmodel.BACKEND.AUTO
         with logs_discarded(), fast_search():

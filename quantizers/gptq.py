@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 from pydantic import Field
 
-from quantizers.gptqmodel_support import START_SECONDS, calibration_flops, solver_bytes
+from quantizers.gptqmodel_support import START_SECONDS, calibration_dtype, calibration_flops, solver_bytes
 from quantxai.checkpoints import load_dense
 from quantxai.lm import Architecture
 from quantxai.methods import Grid, Quantizer, check_group_size
@@ -68,6 +68,10 @@ class GPTQ(Quantizer):
         """See Quantizer.grid."""
         return Grid(self.bits, self.group_size, self.symmetric)
 
+    def calibration_dtype(self, device: str, sweep: str) -> str:
+        """See Quantizer.calibration_dtype."""
+        return calibration_dtype(device, sweep, self.bits)
+
     def check(self, architecture: Architecture) -> None:
         """See Quantizer.check."""
         check_group_size(self.group_size, architecture)
@@ -100,7 +104,7 @@ class GPTQ(Quantizer):
         observe: Callable[[Any], None],
     ) -> None:
         """See Quantizer.quantize. Hessians and columns are of float32, whatever the text is read in."""
-        from quantizers.gptqmodel_support import calibration_dtype, import_gptqmodel, logs_discarded
+        from quantizers.gptqmodel_support import import_gptqmodel, logs_discarded
 
         gptqmodel = import_gptqmodel()
         import torch
@@ -114,8 +118,7 @@ class GPTQ(Quantizer):
             offload_to_disk=False,
             device=device,
         )
-        read_in = getattr(torch, calibration_dtype(device, dtype, self.bits))
-        model = gptqmodel.GPTQModel.load(str(parent), settings, dtype=read_in)
+        model = gptqmodel.GPTQModel.load(str(parent), settings, dtype=getattr(torch, dtype))
         examples = [{"input_ids": list(s), "attention_mask": [1] * len(s)} for s in calibration]
         with logs_discarded(), small_blocks() if device == "cpu" else nullcontext():
             model.quantize(examples, batch_size=8)

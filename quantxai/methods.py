@@ -169,6 +169,10 @@ class Quantizer(Method):
         """Return how many of the calibration sequences of `length` tokens the method reads: all."""
         return sequences
 
+    def calibration_dtype(self, device: str, sweep: str) -> str:
+        """Return the float type `quantize` reads calibration text in, where the sweep computes in `sweep`."""
+        return sweep
+
     def check(self, architecture: Architecture) -> None:
         """Raise ModelError where the method cannot quantize this architecture."""
 
@@ -188,7 +192,7 @@ class Quantizer(Method):
             calibration: token id sequences of equal length.
             out: where to write.
             device: torch device.
-            dtype: the sweep's float type; a method may calibrate in another.
+            dtype: see calibration_dtype.
             observe: to be called with the quantized transformers model, as it is in memory: what is loaded
                 from `out` is then checked to give the same logits.
         """

@@ -185,7 +185,7 @@ def _quantize(variant: Variant, parent: Path, out: Path, report: Callable[[str],
     def observe(live: Any) -> None:
         written[str(live.dtype)] = receipts.embedding_gradient(live, ids)[0]
 
-    quantizer.quantize(parent, calibration, out, variant.device, variant.parent_dtype, observe)
+    quantizer.quantize(parent, calibration, out, variant.device, variant.calibration_dtype, observe)
     load_tokenizer(parent).save_pretrained(out)
     for dtype, logits in written.items():
         read = quantizer.load(out, _kernel_dtype(quantizer, dtype.removeprefix("torch.")), variant.device)

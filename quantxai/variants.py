@@ -56,6 +56,11 @@ class Variant:
         return self.config.name
 
     @property
+    def calibration_dtype(self) -> str:
+        """Float type the calibration text is read in."""
+        return self.quantizer.calibration_dtype(self.device, self.parent_dtype)
+
+    @property
     def weights_digest(self) -> str:
         """SHA-256 of everything the quantized weights depend on."""
         identity: list[Any] = [self.model.digest, self.quantizer.digest()]
@@ -63,7 +68,7 @@ class Variant:
             seed = self.config.seed
             size = self.calibration.model_dump(exclude={"path"})
             identity += [size, seed, digest(calibration_texts(seed, self.calibration.path))]
-            identity += [self.device, self.parent_dtype]  # which decide the float type it is read in
+            identity += [self.device, self.calibration_dtype]
         if self.of is not None:
             identity += [self.of.weights_digest, self.config.seed]
         return digest(identity)

@@ -469,7 +469,8 @@ def test_calibrated_in_a_bfloat16_sweep_it_is_as_near_to_the_parent(
 ) -> None:
     """What is rounded passes through the type it is calibrated in, and a grid of 256 points needs a finer one."""
     method = quantizer(case)
-    method.quantize(made.parent, made.calibration(), tmp_path, "cpu", "bfloat16", lambda model: None)
+    read_in = method.calibration_dtype("cpu", "bfloat16")
+    method.quantize(made.parent, made.calibration(), tmp_path, "cpu", read_in, lambda model: None)
     difference = logits(method.load(tmp_path, dtype_of(case), "cpu"), probe) - logits(
         made.model("full"), probe
     )

@@ -609,7 +609,7 @@ def test_another_seed_is_another_sample_and_does_as_well(tiny_path: Path) -> Non
 
 
 def test_weights_that_were_calibrated_in_another_float_type_are_others(tiny_path: Path) -> None:
-    for entry, depends in ((GPTQ, True), (RTN, False)):
+    for entry, depends in ((GPTQ, True), ({**GPTQ, "bits": 3}, False), (RTN, False)):
         digests = {one(tiny_path, dtype, **entry).weights_digest for dtype in ("float32", "bfloat16")}
         assert (len(digests) == 2) == depends
 

@@ -141,7 +141,8 @@ def measure(name: str, parent: Path, folder: Path, options: argparse.Namespace) 
         source = folder / name
         source.mkdir()
         calibration = torch.randint(3, 90, CALIBRATION).tolist()
-        quantizer.quantize(parent, calibration, source, options.device, dtype, lambda model: None)
+        read_in = quantizer.calibration_dtype(options.device, dtype)
+        quantizer.quantize(parent, calibration, source, options.device, read_in, lambda model: None)
         found["quantization_seconds"] = time.perf_counter() - start
         release()
     model = quantizer.load(source, dtype, options.device)
